@@ -1,0 +1,90 @@
+"""Where each tensor of an official file lives in our parameter trees, and in which layout.
+
+A network's table maps every official name to one `Slot`. Converting is a walk over the table in
+one direction or the other, so there and back is the identity by construction.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+import numpy as np
+
+
+class Layout(enum.Enum):
+    """How an official (torch) array becomes ours. Each has an exact inverse."""
+
+    SAME = "as it is"
+    LINEAR = "[out, in] -> [in, out]"
+    CONV2D = "[out, in, height, width] -> [height, width, in, out]"
+    CONV3D = "[out, in, time, height, width] -> [time, height, width, in, out]"
+    TIME_CONV = "[out, in, time, 1, 1] -> [time, in, out]"
+    POINTWISE = "[out, in, 1, ..., 1] -> [in, out]"
+    PATCH = "[dim, chan, 1, q, r] -> [(q r chan), dim]"
+    VECTOR = "any axes of size one around a vector -> [dim]"
+    DROP_FIRST = "[1, ...] -> [...]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """One place in a parameter tree.
+
+    Attributes:
+      path: keys from the root of the tree.
+      layout: how the official array is laid out there.
+      layer: index on the leading axis, for parameters stacked over layers.
+      shape: shape of the official array.
+    """
+
+    path: tuple[str, ...]
+    layout: Layout
+    shape: tuple[int, ...]
+    layer: int | None = None
+
+
+NameTable = Mapping[str, Slot]
+
+
+def to_ours(array: np.ndarray, layout: Layout) -> np.ndarray:
+    """Lay an official array out as ours (a view wherever a view will do)."""
+    match layout:
+        case Layout.SAME:
+            return array
+        case Layout.LINEAR:
+            return array.T
+        case Layout.CONV2D:
+            return array.transpose(2, 3, 1, 0)
+        case Layout.CONV3D:
+            return array.transpose(2, 3, 4, 1, 0)
+        case Layout.TIME_CONV:
+            return array[:, :, :, 0, 0].transpose(2, 1, 0)
+        case Layout.POINTWISE:
+            return array.reshape(array.shape[:2]).T
+        case Layout.PATCH:
+            return array[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+        case Layout.VECTOR:
+            return array.reshape(-1)
+        case Layout.DROP_FIRST:
+            return array[0]
+
+
+def to_official(array: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
+    """Undo `to_ours`; `shape` is the official shape."""
+    match layout:
+        case Layout.SAME:
+            return array
+        case Layout.LINEAR:
+            return array.T
+        case Layout.CONV2D:
+            return array.transpose(3, 2, 0, 1)
+        case Layout.CONV3D:
+            return array.transpose(4, 3, 0, 1, 2)
+        case Layout.TIME_CONV:
+            return array.transpose(2, 1, 0)[..., None, None]
+        case Layout.POINTWISE:
+            return array.T.reshape(shape)
+        case Layout.PATCH:
+            dim, chan, _, q, r = shape
+            return array.reshape(q, r, chan, dim).transpose(3, 2, 0, 1)[:, :, None]
+        case Layout.VECTOR | Layout.DROP_FIRST:
+            return array.reshape(shape)
