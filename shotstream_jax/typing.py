@@ -24,8 +24,11 @@ Pixels = Float[Array, "batch video_frame height width 3"]
 VideoFrames = UInt8[Array, "video_frame height width 3"]
 """RGB as a screen shows it."""
 
-Timesteps = Float[Array, "batch frame"]
+Timesteps = Float[Array, "batch #frame"]
 """Schedule time in [0, 1000], 1000 is noise; one a frame (a frame axis of 1 broadcasts)."""
+
+Index = Int[Array, ""] | int
+"""One whole number, known or traced."""
 
 Text = Float[Array, "batch caption text_token text_dim"]
 """Encoded captions, zero beyond each caption's length."""
@@ -37,6 +40,7 @@ __all__ = [
     "Array",
     "Bool",
     "Float",
+    "Index",
     "Int",
     "Key",
     "Latents",

@@ -1,0 +1,1 @@
+"""Streaming multi-shot video generation in JAX."""

@@ -1,0 +1,165 @@
+"""Every layout of weights that is read here, and how a file is told to be in one of them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from shotstream_jax.checkpoints.names_dit import diffusers_dit_names, dit_names
+from shotstream_jax.checkpoints.names_text import hf_text_names, text_names
+from shotstream_jax.checkpoints.names_vae import diffusers_vae_names, vae_names
+from shotstream_jax.checkpoints.naming import NameTable
+from shotstream_jax.checkpoints.sizes import (
+    Landmarks,
+    Settings,
+    Shapes,
+    dit_sizes,
+    text_sizes,
+    vae_sizes,
+)
+from shotstream_jax.checkpoints.tensors import Tensors
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.models.vae_config import VAEConfig
+
+NetworkConfig = DiTConfig | VAEConfig | TextEncoderConfig
+
+CONFIGS: Mapping[str, type[NetworkConfig]] = {
+    "dit": DiTConfig,
+    "vae": VAEConfig,
+    "text": TextEncoderConfig,
+}
+"""The networks of a checkpoint, and what describes the sizes of each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One layout of one network's weights.
+
+    Attributes:
+      name: what a person calls it.
+      network: key of `CONFIGS`.
+      landmarks: tensors that give the format and the sizes away; `{}` stands for a number.
+      sizes: reads the sizes off shapes, landmarks and settings.
+      names: the table of a file of such sizes.
+      copies: tensors that some files hold a second time under another name: {copy: original}.
+    """
+
+    name: str
+    network: str
+    landmarks: Landmarks
+    sizes: Callable[[Shapes, Landmarks, Settings], NetworkConfig]
+    names: Callable[[Any], NameTable]
+    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+WAN_DIT = Format(
+    "Wan2.1 transformer",
+    "dit",
+    {
+        "patch": "patch_embedding.weight",
+        "text": "text_embedding.0.weight",
+        "time": "time_embedding.0.weight",
+        "ffn": "blocks.0.ffn.0.weight",
+        "layer": "blocks.{}.modulation",
+    },
+    dit_sizes,
+    dit_names,
+)
+WAN_VAE = Format(
+    "Wan2.1 autoencoder",
+    "vae",
+    {
+        "conv_in": "encoder.conv1.weight",
+        "latent": "conv2.weight",
+        "block": "encoder.downsamples.{}.residual.2.weight",
+        "down": "encoder.downsamples.{}.resample.1.weight",
+        "time_down": "encoder.downsamples.{}.time_conv.weight",
+    },
+    vae_sizes,
+    vae_names,
+)
+WAN_TEXT = Format(
+    "Wan2.1 text encoder",
+    "text",
+    {
+        "embedding": "token_embedding.weight",
+        "query": "blocks.0.attn.q.weight",
+        "ffn": "blocks.0.ffn.fc1.weight",
+        "bias": "blocks.0.pos_embedding.embedding.weight",
+        "layer": "blocks.{}.norm1.weight",
+    },
+    text_sizes,
+    text_names,
+)
+_DIFFUSERS_DIT = Format(
+    "diffusers transformer",
+    "dit",
+    {
+        "patch": "patch_embedding.weight",
+        "text": "condition_embedder.text_embedder.linear_1.weight",
+        "time": "condition_embedder.time_embedder.linear_1.weight",
+        "ffn": "blocks.0.ffn.net.0.proj.weight",
+        "layer": "blocks.{}.scale_shift_table",
+    },
+    dit_sizes,
+    diffusers_dit_names,
+)
+_DIFFUSERS_VAE = Format(
+    "diffusers autoencoder",
+    "vae",
+    {
+        "conv_in": "encoder.conv_in.weight",
+        "latent": "post_quant_conv.weight",
+        "block": "encoder.down_blocks.{}.conv1.weight",
+        "down": "encoder.down_blocks.{}.resample.1.weight",
+        "time_down": "encoder.down_blocks.{}.time_conv.weight",
+    },
+    vae_sizes,
+    diffusers_vae_names,
+)
+_TRANSFORMERS_TEXT = Format(
+    "transformers text encoder",
+    "text",
+    {
+        "embedding": "shared.weight",
+        "query": "encoder.block.0.layer.0.SelfAttention.q.weight",
+        "ffn": "encoder.block.0.layer.1.DenseReluDense.wi_1.weight",
+        "bias": "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+        "layer": "encoder.block.{}.layer.0.layer_norm.weight",
+    },
+    text_sizes,
+    hf_text_names,
+    copies={"encoder.embed_tokens.weight": "shared.weight"},
+)
+FORMATS = (WAN_DIT, WAN_VAE, WAN_TEXT, _DIFFUSERS_DIT, _DIFFUSERS_VAE, _TRANSFORMERS_TEXT)
+
+OFFICIAL = {format_.network: format_ for format_ in (WAN_DIT, WAN_VAE, WAN_TEXT)}
+"""The format that each network is written back in."""
+
+
+def recognise(tensors: Tensors, where: object) -> Format:
+    """The format whose landmarks the tensors show best; `where` names the file in errors.
+
+    Raises:
+      ValueError: no landmark of any format is among them.
+    """
+
+    def seen(format_: Format) -> int:
+        return sum(name.format(0) in tensors for name in format_.landmarks.values())
+
+    best = max(FORMATS, key=seen)
+    if not seen(best):
+        raise ValueError(
+            f"{where} holds none of the networks known here ({len(tensors)} tensors, the first: "
+            f"{', '.join(list(tensors)[:3]) or 'none'}); choose another file or section."
+        )
+    return best
+
+
+def without_copies(format_: Format, tensors: Tensors) -> Tensors:
+    """Drop second copies of tensors; a copy whose original is not there takes its place."""
+    kept = {name: tensor for name, tensor in tensors.items() if name not in format_.copies}
+    for copy, original in format_.copies.items():
+        if copy in tensors and original not in tensors:
+            kept[original] = tensors[copy]
+    return kept

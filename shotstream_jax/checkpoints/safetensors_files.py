@@ -1,0 +1,71 @@
+"""Safetensors files: read one tensor at a time, written one tensor at a time.
+
+Source: public safetensors repository, README.md, Format.
+"""
+
+import json
+import pathlib
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from shotstream_jax.checkpoints.atomic import replacing
+from shotstream_jax.checkpoints.tensors import LazyArray, Tensors
+
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+def read_safetensors(path: pathlib.Path) -> dict[str, LazyArray]:
+    """Open a safetensors file.
+
+    Raises:
+      ValueError: a damaged file, or a dtype that is not read here.
+    """
+    try:
+        file = safetensors.safe_open(path, framework="numpy")
+        return {name: _tensor(path, file, name) for name in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
+
+
+def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
+    """Write tensors in the order given, holding one at a time; the file appears when complete."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.dtype.itemsize * int(np.prod(tensor.shape))
+        header[name] = {
+            "dtype": _CODES[tensor.dtype],
+            "shape": tensor.shape,
+            "data_offsets": (start, end),
+        }
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    with replacing(path) as partial, partial.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for tensor in tensors.values():
+            file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+
+
+def _tensor(path: pathlib.Path, file: safetensors.safe_open, name: str) -> LazyArray:
+    piece = file.get_slice(name)
+    code = piece.get_dtype()
+    if code not in _DTYPES:
+        raise ValueError(
+            f"{path} holds {name} as {code}, which is not read here; "
+            f"save it as one of {', '.join(_DTYPES)}."
+        )
+    return LazyArray(tuple(piece.get_shape()), _DTYPES[code], lambda: file.get_tensor(name))

@@ -1,0 +1,81 @@
+"""Tensors of a file: their names, shapes and dtypes are known, their values read when asked for.
+
+Everything that converts weights passes these on, so that one tensor is in memory at a time.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+_WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"})
+"""Segments that torch's wrappers leave in a name: sharding, rematerialisation, compilation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyArray:
+    """An array that is read anew each time it is asked for; `np.asarray` reads it.
+
+    Attributes:
+      shape: its shape.
+      dtype: its dtype.
+      read: gives its values, as a read-only view of the file where that is possible.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.read(), dtype=dtype, copy=copy)
+
+
+Tensors = Mapping[str, LazyArray]
+
+
+def lazy(array: np.ndarray) -> LazyArray:
+    """An array that is already in memory, as one to be read."""
+    return LazyArray(array.shape, array.dtype, lambda: array)
+
+
+def section_of(tensors: Tensors, section: str, where: object) -> Tensors:
+    """Tensors whose names start with `section.`, without it; `where` names the file in errors.
+
+    Raises:
+      ValueError: there are none.
+    """
+    chosen = {
+        name.removeprefix(f"{section}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{section}.")
+    }
+    if not chosen:
+        raise ValueError(
+            f"{where} has no section {section!r}; it has {', '.join(sections(tensors)) or 'none'}."
+        )
+    return chosen
+
+
+def sections(tensors: Tensors) -> list[str]:
+    """What stands before the first dot of the names, each once, in order."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in tensors))
+
+
+def unwrap(tensors: Tensors) -> Tensors:
+    """Name tensors as the bare network does: without torch's wrappers and a leading `model.`.
+
+    Raises:
+      ValueError: two tensors end up with one name.
+    """
+    bare: dict[str, LazyArray] = {}
+    for name, tensor in tensors.items():
+        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        short = ".".join(parts).removeprefix("model.")
+        if short in bare:
+            raise ValueError(
+                f"Two tensors are named {short} once wrappers are dropped (one is {name}); "
+                "choose one section of the file."
+            )
+        bare[short] = tensor
+    return bare

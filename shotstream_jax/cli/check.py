@@ -1,0 +1,297 @@
+"""`shotstream check`: what a story says, what is wrong with it, and what filming it would take.
+
+Problems are told one a line, each with `file:line`, field, both values and the next step. Nothing
+is compiled and no weights are read: memory and time are estimates, and are called so.
+"""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import rich.box
+import tyro
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from shotstream_jax.perf.estimate import EngineSizes, Estimate, estimate
+from shotstream_jax.story import (
+    FrameRef,
+    Problem,
+    Shot,
+    Story,
+    StoryError,
+    StoryFile,
+    camera_start,
+    field_name,
+    full_captions,
+    plan_shot,
+    read_story,
+    shot_lengths,
+)
+
+TokenCounter = Callable[[str], int]
+"""Tokens of a full caption, end token included."""
+
+RELEASE = EngineSizes()
+ASSUMED_TFLOPS = 400.0
+"""What well compiled programs sustain on one H100; a guess, to be replaced by a measurement."""
+
+_CAPTION_SHOWN = 40
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShotRow:
+    """What there is to say of one shot.
+
+    Attributes:
+      shot: with every default filled in.
+      tokens: of its full caption, `None` if nobody counted.
+      seconds: it runs on the screen.
+      context: frames of earlier shots that it sees.
+    """
+
+    shot: Shot
+    tokens: int | None
+    seconds: float
+    context: tuple[FrameRef, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What there is to say of a story that can be filmed.
+
+    Attributes:
+      story: with every default filled in.
+      rows: its shots.
+      token_limit: tokens that the text encoder reads.
+      warnings: what the director should know before filming.
+      estimate: memory and time.
+    """
+
+    story: Story
+    rows: tuple[ShotRow, ...]
+    token_limit: int
+    warnings: tuple[Problem, ...]
+    estimate: Estimate
+
+
+def check(
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORY")],
+    *,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    tflops: float = ASSUMED_TFLOPS,
+    count_tokens: tyro.conf.Suppress[TokenCounter | None] = None,
+    sizes: tyro.conf.Suppress[EngineSizes] = RELEASE,
+) -> int:
+    """Say what is wrong with a story, and estimate memory and time.
+
+    Args:
+      path: a story: .yaml, .json, or a row of a reference table as table.csv#1.
+      as_json: print one JSON object.
+      tflops: operations that the device is assumed to sustain, in 1e12 a second.
+      count_tokens: how the text encoder's tokenizer counts, if there is one.
+      sizes: networks and windows to film with.
+
+    Returns:
+      Exit status: 0 for a story that can be filmed, with or without warnings; 1 otherwise.
+    """
+    try:
+        report = examine(read_story(path), sizes, tflops * 1e12, count_tokens)
+    except StoryError as error:
+        if as_json:
+            _write_json({"ok": False, "problems": _plain_problems(error.problems)})
+        else:
+            sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
+        return 1
+    if as_json:
+        _write_json(plain_report(report))
+    else:
+        Console().print(rendered(report))
+    return 0
+
+
+def examine(
+    file: StoryFile,
+    sizes: EngineSizes,
+    flops_per_second: float,
+    count_tokens: TokenCounter | None = None,
+) -> Report:
+    """Everything there is to say of a story.
+
+    Raises:
+      StoryError: a film size that the networks cannot divide.
+      ValueError: a rate that is not positive.
+    """
+    story = file.story.resolved()
+    try:
+        cost = estimate(story, sizes, flops_per_second)
+    except ValueError as error:
+        if not flops_per_second > 0:
+            raise
+        field = ("defaults", "size")
+        raise StoryError([Problem(field, str(error), file.places.of(field))]) from None
+    rows = _rows(story, sizes, count_tokens)
+    limit = sizes.dit.text_tokens
+    warnings = (*_token_warnings(rows, limit), *_camera_warnings(story, sizes))
+    if len(rows) > 1 and not story.global_caption.strip():
+        message = "missing; nothing says what the shots share: name characters, place and style"
+        warnings = (Problem(("global",), message), *warnings)
+    return Report(
+        story=story,
+        rows=rows,
+        token_limit=limit,
+        warnings=file.places.locate(warnings),
+        estimate=cost,
+    )
+
+
+def _rows(
+    story: Story, sizes: EngineSizes, count_tokens: TokenCounter | None
+) -> tuple[ShotRow, ...]:
+    chunk, stride = sizes.window.chunk, sizes.vae.temporal_stride
+    lengths = shot_lengths(story, chunk_frames=chunk, temporal_stride=stride)
+    return tuple(
+        ShotRow(
+            shot=shot,
+            tokens=count_tokens(caption) if count_tokens else None,
+            seconds=lengths[index] / story.defaults.fps,
+            context=plan_shot(story, index, budget=sizes.window.context, filmed=lengths).context,
+        )
+        for index, (shot, caption) in enumerate(zip(story.shots, full_captions(story), strict=True))
+    )
+
+
+def _token_warnings(rows: Sequence[ShotRow], limit: int) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            ("shots", index, "caption"),
+            f"{row.tokens} tokens with the global caption, the text encoder reads {limit}; "
+            f"take out {row.tokens - limit}",
+        )
+        for index, row in enumerate(rows)
+        if row.tokens is not None and row.tokens > limit
+    )
+
+
+def _camera_warnings(story: Story, sizes: EngineSizes) -> tuple[Problem, ...]:
+    room = sizes.window.local // sizes.window.chunk
+    warnings = []
+    for index in range(len(story.shots)):
+        camera = story.shots[camera_start(story, index) : index + 1]
+        chunks = sum(shot.chunks or story.defaults.chunks for shot in camera)
+        if chunks > room:
+            message = (
+                f"{chunks} chunks since the last cut, the network looks back over {room}; "
+                "cut sooner if the shot drifts"
+            )
+            warnings.append(Problem(("shots", index), message))
+    return tuple(warnings)
+
+
+def plain_report(report: Report) -> dict[str, Any]:
+    """A report as JSON has it; sizes in bytes, times in seconds."""
+    story, cost = report.story, report.estimate
+    return {
+        "ok": True,
+        "title": story.title,
+        "size": list(story.defaults.size),
+        "fps": story.defaults.fps,
+        "seconds": sum(row.seconds for row in report.rows),
+        "token_limit": report.token_limit,
+        "shots": [
+            {
+                **dataclasses.asdict(row.shot),
+                "tokens": row.tokens,
+                "seconds": row.seconds,
+                "context": [[ref.shot, ref.frame] for ref in row.context],
+                "estimated_seconds": taken,
+            }
+            for row, taken in zip(report.rows, cost.shot_seconds, strict=True)
+        ],
+        "warnings": _plain_problems(report.warnings),
+        "estimate": {
+            "flops": sum(cost.shot_flops),
+            "assumed_flops_per_second": cost.flops_per_second,
+            "seconds": cost.seconds,
+            "memory_bytes": cost.memory_bytes,
+            "memory": dict(cost.memory),
+        },
+    }
+
+
+def rendered(report: Report) -> Group:
+    """A report as a person reads it."""
+    story = report.story
+    height, width = story.defaults.size
+    seconds = sum(row.seconds for row in report.rows)
+    title = Text.assemble(
+        (story.title, "bold"),
+        f"  {width} x {height}, {story.defaults.fps} fps, {seconds:.1f} s",
+    )
+    notes = [Text(f"Warning: {warning}", "yellow") for warning in report.warnings]
+    if any(row.tokens is None for row in report.rows):
+        notes.append(Text("Tokens were not counted: no tokenizer was given.", "dim"))
+    return Group(title, _table(report), *notes, _cost_line(report.estimate))
+
+
+def _table(report: Report) -> Table:
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("shot", no_wrap=True)
+    table.add_column("caption", ratio=1)
+    for name in ("tokens", "chunks", "seconds", "seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("camera", ratio=1)
+    for row in report.rows:
+        shot = row.shot
+        over = row.tokens is not None and row.tokens > report.token_limit
+        counted = "" if row.tokens is None else f"{row.tokens}/{report.token_limit}"
+        table.add_row(
+            Text(str(shot.id)),
+            Text(_start(shot.caption)),
+            Text(counted, "yellow" if over else ""),
+            str(shot.chunks),
+            f"{row.seconds:.1f}",
+            str(shot.seed),
+            Text(_camera(row, report.story)),
+        )
+    return table
+
+
+def _start(caption: str) -> str:
+    line = " ".join(caption.split())
+    return line if len(line) <= _CAPTION_SHOWN else f"{line[: _CAPTION_SHOWN - 1]}…"
+
+
+def _camera(row: ShotRow, story: Story) -> str:
+    if row.shot.transition == "continue":
+        return "goes on"
+    seen: dict[int, list[int]] = {}
+    for ref in row.context:
+        seen.setdefault(ref.shot, []).append(ref.frame)
+    parts = (f"{story.shots[k].id} {' '.join(map(str, f))}" for k, f in seen.items())
+    return f"cut, sees {', '.join(parts)}" if seen else "cut"
+
+
+def _cost_line(cost: Estimate) -> Text:
+    rate = cost.flops_per_second / 1e12
+    largest = sorted(cost.memory.items(), key=lambda item: -item[1])[:3]
+    parts = ", ".join(f"{name} {_size(held)}" for name, held in largest)
+    return Text(
+        f"Estimate, not a measurement: {cost.seconds:,.1f} s to film at {rate:g} TFLOP/s; "
+        f"{_size(cost.memory_bytes)} of device memory before activations ({parts})."
+    )
+
+
+def _size(held: int) -> str:
+    return f"{held / 1e9:.1f} GB" if held >= 1e8 else f"{held / 1e6:.1f} MB"
+
+
+def _plain_problems(problems: Sequence[Problem]) -> list[dict[str, str]]:
+    return [{"where": p.where, "field": field_name(p.path), "message": p.message} for p in problems]
+
+
+def _write_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,68 @@
+"""What can be said of a StoryWorld film, value by value, and the colours that say it.
+
+An attribute is a name and a short closed tuple of values. `NAMED` attributes appear in captions;
+`HIDDEN` ones never do: a later shot can only learn them from the frames of an earlier one.
+Colours are RGB in [0, 255].
+"""
+
+from collections.abc import Mapping
+
+Rgb = tuple[int, int, int]
+
+SHAPES = ("circle", "square", "triangle", "star")
+PATTERNS = ("dipped", "striped", "split")
+SCENES = ("meadow", "desert", "snow", "city")
+ACTIONS = ("still", "walk_left", "walk_right", "jump", "spin")
+FRAMINGS = ("wide", "medium", "close")
+
+COLOURS: Mapping[str, Rgb] = {
+    "red": (226, 44, 52),
+    "orange": (248, 126, 20),
+    "yellow": (254, 228, 44),
+    "green": (36, 156, 66),
+    "blue": (38, 84, 226),
+    "purple": (146, 52, 190),
+}
+"""Colour of the body."""
+
+TRIMS: Mapping[str, Rgb] = {
+    "white": (252, 250, 244),
+    "black": (44, 40, 52),
+    "pink": (255, 148, 202),
+    "cyan": (72, 222, 228),
+}
+"""Hidden: colour in which the pattern is painted."""
+
+SKIES: Mapping[str, Rgb] = {
+    "azure": (104, 178, 250),
+    "amber": (252, 184, 92),
+    "rose": (240, 138, 164),
+    "indigo": (74, 70, 146),
+}
+"""Hidden: tint of the sky, the same in every scene of a story."""
+
+CHARACTER_NAMED: Mapping[str, tuple[str, ...]] = {
+    "shape": SHAPES,
+    "colour": tuple(COLOURS),
+    "pattern": PATTERNS,
+}
+"""Told once, by the global caption."""
+
+SHOT_NAMED: Mapping[str, tuple[str, ...]] = {
+    "scene": SCENES,
+    "action": ACTIONS,
+    "framing": FRAMINGS,
+}
+"""Told by each shot's caption."""
+
+NAMED: Mapping[str, tuple[str, ...]] = {**CHARACTER_NAMED, **SHOT_NAMED}
+HIDDEN: Mapping[str, tuple[str, ...]] = {"trim": tuple(TRIMS), "sky": tuple(SKIES)}
+ATTRIBUTES: Mapping[str, tuple[str, ...]] = {**NAMED, **HIDDEN}
+
+
+def check_value(attribute: str, value: str) -> None:
+    """Raises: ValueError: `value` is not one that `attribute` can take."""
+    if value not in ATTRIBUTES[attribute]:
+        raise ValueError(
+            f"{attribute} {value!r} is not in StoryWorld; choose one of {ATTRIBUTES[attribute]}."
+        )

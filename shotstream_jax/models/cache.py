@@ -1,0 +1,167 @@
+"""The dual cache: what a shot remembers of earlier shots, and of itself.
+
+One array for keys and one for values, stacked over layers, the context first:
+
+    slot   0 .......... context   context ................................ end
+           [ earlier shots ][ chunk 0 ][ chunk 1 ] ... [ newest chunk ][ unwritten zeros ]
+           '------------------------- visible prefix -----------------'
+
+What a chunk may see is therefore one prefix. When a shot outgrows its local window the oldest
+chunk that is not a sink gives its place to the newest (order does not matter to attention: keys
+are stored rotated to their own positions), and the prefix is simply everything.
+
+A network proposes keys and values; only `write_context` and `write_chunk` commit them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.pytree import pytree, static
+from shotstream_jax.typing import Array, Float, Index
+
+
+@pytree
+class KeyValue:
+    """Keys (rotated) and values of some tokens in every layer."""
+
+    key: Float[Array, "*layer batch slot head head_dim"]
+    value: Float[Array, "*layer batch slot head head_dim"]
+
+
+@pytree
+class TextKeys:
+    """Cross-attention keys and values of captions in every layer."""
+
+    key: Float[Array, "*layer batch caption text_token head head_dim"]
+    value: Float[Array, "*layer batch caption text_token head head_dim"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Window:
+    """How many latent frames a cache holds.
+
+    Attributes:
+      chunk: frames generated together.
+      context: frames of earlier shots.
+      local: frames of this shot that a chunk may see, its own included.
+      sink: first frames of the shot that are never evicted.
+    """
+
+    chunk: int = 3
+    context: int = 6
+    local: int = 21
+    sink: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: frames that are not whole chunks, or no room to roll."""
+        for name in ("local", "sink"):
+            frames = getattr(self, name)
+            if frames % self.chunk:
+                raise ValueError(
+                    f"{name} window of {frames} frames is not whole chunks of {self.chunk}."
+                )
+        if not 0 <= self.sink < self.local:
+            raise ValueError(
+                f"A sink of {self.sink} frames leaves no room in a local window of {self.local}."
+            )
+
+
+@pytree
+class ShotCache:
+    """The paper's dual cache, context and local, as one array, with the shot's caption beside it.
+
+    Attributes:
+      kv: context slots, then local slots.
+      text: keys and values of the caption that the shot is filmed to.
+      frame_tokens: tokens in one latent frame.
+      window: frames that the slots stand for.
+    """
+
+    kv: KeyValue
+    text: TextKeys
+    frame_tokens: int = static()
+    window: Window = static()
+
+    @property
+    def context(self) -> KeyValue:
+        """Keys and values of earlier shots: `[layer batch context-slot head head_dim]`."""
+        end = self.window.context * self.frame_tokens
+        return jax.tree.map(lambda x: x[:, :, :end], self.kv)
+
+    @property
+    def local(self) -> KeyValue:
+        """Keys and values of this shot, in the order in which they lie in the ring."""
+        start = self.window.context * self.frame_tokens
+        return jax.tree.map(lambda x: x[:, :, start:], self.kv)
+
+
+@pytree
+class Place:
+    """Where in the cache a chunk goes, and how far it may see.
+
+    Attributes:
+      slot: first slot that the chunk's keys take.
+      length: visible slots, the chunk's own included.
+    """
+
+    slot: Index
+    length: Index
+
+
+def init_cache(
+    config: DiTConfig, window: Window, text: TextKeys, frame_tokens: int, dtype: Any = jnp.float32
+) -> ShotCache:
+    """An empty cache with room for captions of the shape of `text`.
+
+    Zeros, since what a kernel masks out must still be finite; and arrays of its own throughout,
+    since a cache is donated whole.
+    """
+    batch = text.key.shape[1]
+    slots = (window.context + window.local) * frame_tokens
+    shape = (config.layers, batch, slots, config.heads, config.head_dim)
+    kv = KeyValue(key=jnp.zeros(shape, dtype), value=jnp.zeros(shape, dtype))
+    return ShotCache(
+        kv=kv,
+        text=jax.tree.map(jnp.zeros_like, text),
+        frame_tokens=frame_tokens,
+        window=window,
+    )
+
+
+def chunk_place(window: Window, frame_tokens: int, chunk: Index) -> Place:
+    """The place of a shot's chunk number `chunk`, rolling once the local window is full.
+
+    A window of 3 chunks, without a sink and with a sink of 1 chunk (which chunk lies where):
+
+        chunk   0     1     2     3     4     5
+        sink 0  0..   01.   012   312   342   345
+        sink 1  0..   01.   012   032   034   054
+    """
+    room, sink = window.local // window.chunk, window.sink // window.chunk
+    chunk = jnp.asarray(chunk, jnp.int32)
+    ring = jnp.where(chunk < room, chunk, sink + (chunk - sink) % (room - sink))
+    visible = jnp.minimum(chunk + 1, room)
+    tokens, context = window.chunk * frame_tokens, window.context * frame_tokens
+    return Place(slot=context + ring * tokens, length=context + visible * tokens)
+
+
+def write_context(cache: ShotCache, kv: KeyValue) -> ShotCache:
+    """Commit the keys and values of the context frames."""
+    return _write(cache, kv, 0)
+
+
+def write_chunk(cache: ShotCache, kv: KeyValue, chunk: Index) -> ShotCache:
+    """Commit the clean keys and values of a chunk; donate the cache to write in place."""
+    place = chunk_place(cache.window, cache.frame_tokens, chunk)
+    return _write(cache, kv, place.slot)
+
+
+def _write(cache: ShotCache, kv: KeyValue, slot: Index) -> ShotCache:
+    def put(into: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_slice_in_dim(into, new.astype(into.dtype), slot, axis=2)
+
+    return dataclasses.replace(cache, kv=jax.tree.map(put, cache.kv, kv))

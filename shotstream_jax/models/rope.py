@@ -1,0 +1,119 @@
+"""Shot-aware rotary position embedding: positions are data.
+
+Every token carries four integers: its latent frame, patch row, patch column and shot. A head's
+channel pairs are shared out among time, rows and columns; the shot adds one constant phase to all
+temporal pairs. Context frames, chunks and cuts differ in their numbers only.
+
+    pair angle (time)  frame * 10000^(-2j / time_channels) + shot * SHOT_PHASE
+    pair angle (row)   row   * 10000^(-2j / row_channels)          (columns likewise)
+
+Angles are tabulated on the host in float64 and passed on as float32 cosines and sines.
+
+Source: the paper's RoPE jump between shots; public ShotStream repository, wan/modules/model.py.
+"""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.pytree import pytree
+from shotstream_jax.typing import Array, Float, Int
+
+SHOT_PHASE = 1 / 6
+"""Radians that one shot adds to every temporal angle."""
+
+MAX_POSITION = 1024
+"""Positions along any axis; a shot (with its context) may not be longer than this in frames."""
+
+
+@pytree
+class Positions:
+    """Integer coordinates of tokens.
+
+    Attributes:
+      frame: latent frame; context frames come first, a shot's own frames after them.
+      row: patch row.
+      col: patch column.
+      shot: shot number, told to the rotation only (captions are routed by their own index).
+    """
+
+    frame: Int[Array, "batch token"]
+    row: Int[Array, "batch token"]
+    col: Int[Array, "batch token"]
+    shot: Int[Array, "batch token"]
+
+
+@pytree
+class Rotation:
+    """Cosine and sine of every token's angle, one a channel pair, shared by all heads."""
+
+    cos: Float[Array, "batch token pair"]
+    sin: Float[Array, "batch token pair"]
+
+
+def grid_positions(
+    frames: Int[Array, "batch frame"], shots: Int[Array, "batch frame"], rows: int, cols: int
+) -> Positions:
+    """Positions of all patches of some frames: frame-major, then row, then column."""
+    batch, count = frames.shape
+    row, col = np.divmod(np.arange(rows * cols, dtype=np.int32), cols)
+
+    def of_frame(values: Int[Array, "batch frame"]) -> Int[Array, "batch token"]:
+        return jnp.repeat(values, rows * cols, axis=1)
+
+    def of_patch(values: Int[np.ndarray, " patch"]) -> Int[Array, "batch token"]:
+        return jnp.broadcast_to(np.tile(values, count), (batch, count * rows * cols))
+
+    return Positions(
+        frame=of_frame(frames), row=of_patch(row), col=of_patch(col), shot=of_frame(shots)
+    )
+
+
+def rotation(positions: Positions, head_dim: int) -> Rotation:
+    """Look the angles of some tokens up. Positions must lie in [0, MAX_POSITION)."""
+    time, row, col = axis_pairs(head_dim)
+    time_cos, time_sin = _lookup(positions.frame, time)
+    phase = jnp.float32(SHOT_PHASE) * positions.shot[..., None]
+    cos, sin = jnp.cos(phase), jnp.sin(phase)
+    # cos(a + b) and sin(a + b), so that the table stays float64-exact under any shot.
+    time_cos, time_sin = time_cos * cos - time_sin * sin, time_sin * cos + time_cos * sin
+    row_cos, row_sin = _lookup(positions.row, row)
+    col_cos, col_sin = _lookup(positions.col, col)
+    return Rotation(
+        cos=jnp.concatenate([time_cos, row_cos, col_cos], axis=-1),
+        sin=jnp.concatenate([time_sin, row_sin, col_sin], axis=-1),
+    )
+
+
+def rotate(
+    x: Float[Array, "batch token head head_dim"], angles: Rotation
+) -> Float[Array, "batch token head head_dim"]:
+    """Turn channel pairs (2j, 2j + 1) by their angles, in float32."""
+    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
+    even, odd = pairs[..., 0], pairs[..., 1]
+    cos, sin = angles.cos[:, :, None, :], angles.sin[:, :, None, :]
+    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return turned.reshape(x.shape).astype(x.dtype)
+
+
+def axis_pairs(head_dim: int) -> tuple[int, int, int]:
+    """Channel pairs of a head given to time, rows and columns (22, 21 and 21 of 64)."""
+    pairs = head_dim // 2
+    side = pairs // 3
+    return pairs - 2 * side, side, side
+
+
+@functools.cache
+def _table(pairs: int) -> tuple[Float[np.ndarray, "position pair"], ...]:
+    """Float32 cosines and sines of every position on an axis of `pairs` channel pairs."""
+    frequency = 10000.0 ** (-np.arange(pairs) / pairs)
+    angle = np.arange(MAX_POSITION)[:, None] * frequency
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def _lookup(
+    position: Int[Array, "batch token"], pairs: int
+) -> tuple[Float[Array, "batch token pair"], Float[Array, "batch token pair"]]:
+    cos, sin = _table(pairs)
+    return jnp.asarray(cos)[position], jnp.asarray(sin)[position]

@@ -1,0 +1,207 @@
+"""The text encoder: UMT5, encoder only, as a pure function of parameters and token ids.
+
+Attention is bidirectional within a caption, has no 1/sqrt(head_dim), and knows order only through
+a bias per (distance bucket, head) that every layer learns for itself. Distances fall in one bucket
+each while short, then in logarithmically wider ones; looking back and looking ahead differ:
+
+    key - query   -91+ -64 -46 -32 -23 -16 -12 -8 -7 .. -1  0  1 .. 7  8 12 16 23 32 46 64 91+
+    bucket          15  14  13  12  11  10   9  8  7 ..  1  0 17 .. 23 24 25 26 27 28 29 30 31
+
+Matrix products run in `dtype`; the residual stream, norms, logits and softmax are float32, since
+logits without a scale grow too large for the eight bits of a bfloat16.
+
+Source: Raffel et al. 2020 (T5), Chung et al. 2023 (UMT5); public Wan2.1 repository,
+wan/modules/t5.py, T5Encoder.
+"""
+
+import dataclasses
+import functools
+import typing
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from shotstream_jax.typing import Array, Bool, Float, Int, Key, Params
+
+Hidden = Float[Array, "caption text_token dim"]
+Visible = Bool[Array, "caption text_token"]
+Buckets = Int[np.ndarray, "query key"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """The sizes of a UMT5 encoder. Defaults are UMT5-XXL.
+
+    Attributes:
+      vocab: rows of the embedding table; at least as many as the tokenizer has ids.
+      dim: width of the residual stream, and of an encoded caption.
+      attention_dim: width of all heads together.
+      ffn_dim: hidden width of the gated feed-forward layers.
+      heads: attention heads.
+      layers: transformer blocks.
+      buckets: relative-position buckets, half for keys ahead; a quarter hold one distance each.
+      max_distance: distance in tokens from which all share the last bucket.
+    """
+
+    vocab: int = 256384
+    dim: int = 4096
+    attention_dim: int = 4096
+    ffn_dim: int = 10240
+    heads: int = 64
+    layers: int = 24
+    buckets: int = 32
+    max_distance: int = 128
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: sizes that do not fit together, with both values."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} {getattr(self, field.name)} must be at least 1.")
+        if self.attention_dim % self.heads:
+            raise ValueError(
+                f"attention_dim {self.attention_dim} does not divide into {self.heads} heads; "
+                "make it a multiple."
+            )
+        if self.buckets % 4:
+            raise ValueError(
+                f"buckets {self.buckets} must be a multiple of 4: back and ahead, near and far."
+            )
+        if self.max_distance <= self.buckets // 4:
+            raise ValueError(
+                f"max_distance {self.max_distance} must exceed buckets / 4 = {self.buckets // 4}, "
+                "the distances that have a bucket of their own."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.attention_dim // self.heads
+
+
+UMT5_XXL = TextEncoderConfig()
+
+
+def init_text_encoder(key: Key[Array, ""], config: TextEncoderConfig) -> Params:
+    """Draw float32 parameters; every array under `blocks` leads with a layer axis."""
+    keys = jax.random.split(key, config.layers + 1)
+
+    def init_block(block_key: Key[Array, ""]) -> Params:
+        hidden, visible = jnp.zeros((1, 1, config.dim)), jnp.ones((1, 1), bool)
+        return Block(config).init(block_key, hidden, distance_buckets(1, config), visible)["params"]
+
+    return {
+        "token_embedding": {"embedding": jax.random.normal(keys[0], (config.vocab, config.dim))},
+        "blocks": jax.vmap(init_block)(keys[1:]),
+        "norm": {"scale": jnp.ones(config.dim)},
+    }
+
+
+def encode_tokens(
+    params: Params,
+    config: TextEncoderConfig,
+    ids: Int[Array, "caption text_token"],
+    mask: Visible,
+    *,
+    dtype: DTypeLike = jnp.float32,
+) -> Hidden:
+    """Encode captions whose tokens (`mask`) come first; what lies behind them is exactly zero.
+
+    An id beyond the embedding table encodes as NaN.
+    """
+    buckets = distance_buckets(ids.shape[1], config)
+
+    def layer(hidden: Hidden, block: Params) -> tuple[Hidden, None]:
+        return _apply(Block(config, dtype), block, hidden, buckets, mask), None
+
+    hidden = jnp.take(params["token_embedding"]["embedding"], ids, axis=0).astype(jnp.float32)
+    hidden, _ = jax.lax.scan(layer, hidden, params["blocks"])
+    encoded = _apply(_norm(dtype), params["norm"], hidden)
+    return jnp.where(mask[:, :, None], encoded, jnp.zeros((), dtype))
+
+
+def distance_buckets(tokens: int, config: TextEncoderConfig) -> Buckets:
+    """The bucket of every (query, key) pair of positions, as the module drawing has it."""
+    half, near = config.buckets // 2, config.buckets // 4
+    far = half - near
+    # Bucket near + n starts at the first distance d with (d / near)^far >= (max_distance / near)^n.
+    # Whole numbers decide that exactly; logarithms would round at distances such as 16 and 32.
+    starts = list(range(1, near))
+    for n in range(far):
+        least = config.max_distance**n * near ** (far - n)
+        starts.append(next(d for d in range(near, config.max_distance + 1) if d**far >= least))
+    ahead = np.arange(tokens)[None, :] - np.arange(tokens)[:, None]
+    bucket = np.searchsorted(starts, np.abs(ahead), side="right")
+    return np.where(ahead > 0, half + bucket, bucket).astype(np.int32)
+
+
+class Attention(nn.Module):
+    """Self-attention of one layer, with its own table of distance biases."""
+
+    config: TextEncoderConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, hidden: Hidden, buckets: Buckets, visible: Visible) -> Hidden:
+        """Mix every position with the visible ones."""
+        config = self.config
+        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        split = (*hidden.shape[:2], config.heads, config.head_dim)
+        # Logits are not scaled, so the projection of the queries starts that much smaller.
+        small = nn.initializers.variance_scaling(1 / config.head_dim, "fan_in", "normal")
+        q = dense(config.attention_dim, kernel_init=small, name="q")(hidden).reshape(split)
+        k = dense(config.attention_dim, name="k")(hidden).reshape(split)
+        v = dense(config.attention_dim, name="v")(hidden).reshape(split)
+        bias = self.param(
+            "position_bias",
+            nn.initializers.normal(config.dim**-0.5),
+            (config.buckets, config.heads),
+        )
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+        logits = logits + bias.astype(jnp.float32)[buckets].transpose(2, 0, 1)
+        logits = jnp.where(visible[:, None, None, :], logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        return dense(config.dim, name="o")(mixed.reshape(*hidden.shape[:2], -1))
+
+
+class FeedForward(nn.Module):
+    """Two hidden layers, one gating the other through a tanh-approximated GELU."""
+
+    config: TextEncoderConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, hidden: Hidden) -> Hidden:
+        """Transform every position alone."""
+        dense = functools.partial(nn.Dense, use_bias=False, dtype=self.dtype)
+        gate = jax.nn.gelu(dense(self.config.ffn_dim, name="gate")(hidden), approximate=True)
+        up = dense(self.config.ffn_dim, name="up")(hidden)
+        return dense(self.config.dim, name="down")(up * gate)
+
+
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each on a normalised copy of the residual stream."""
+
+    config: TextEncoderConfig
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, hidden: Hidden, buckets: Buckets, visible: Visible) -> Hidden:
+        """Add both to the residual stream."""
+        attention = Attention(self.config, self.dtype, name="attention")
+        hidden = hidden + attention(_norm(self.dtype, "norm1")(hidden), buckets, visible)
+        feed_forward = FeedForward(self.config, self.dtype, name="ffn")
+        return hidden + feed_forward(_norm(self.dtype, "norm2")(hidden))
+
+
+def _norm(dtype: DTypeLike, name: str | None = None) -> nn.RMSNorm:
+    """Divide by the root mean square; no mean, no bias."""
+    return nn.RMSNorm(epsilon=1e-6, dtype=dtype, name=name)
+
+
+def _apply(module: nn.Module, params: Params, *inputs: Hidden | Buckets | Visible) -> Hidden:
+    """Call a layer as a function; it has no state, so the output is all that comes back."""
+    return typing.cast(Hidden, module.apply({"params": params}, *inputs))

@@ -1,0 +1,129 @@
+"""The sizes of a video autoencoder; importable without the network."""
+
+import dataclasses
+import math
+
+_WAN_MEAN = (
+    *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+    *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+)
+_WAN_STD = (
+    *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+    *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VAEConfig:
+    """A causal video autoencoder of the Wan2.1 family. Defaults are the Wan2.1 VAE.
+
+    One stage a multiplier; between stages the picture halves (encoder) or doubles (decoder), and
+    time with it where `temporal_downsample` says so.
+
+    Attributes:
+      base_channels: width of the first stage of the encoder and the last of the decoder.
+      latent_channels: channels of a latent frame.
+      multipliers: width of each stage of the encoder, in units of `base_channels`.
+      residual_blocks: residual blocks of an encoder stage; a decoder stage has one more.
+      temporal_downsample: whether time halves too, one flag for each change of stage.
+      latent_mean: mean of each latent channel over the training set of the weights.
+      latent_std: standard deviation of each latent channel, likewise.
+    """
+
+    base_channels: int = 96
+    latent_channels: int = 16
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    residual_blocks: int = 2
+    temporal_downsample: tuple[bool, ...] = (False, True, True)
+    latent_mean: tuple[float, ...] = _WAN_MEAN
+    latent_std: tuple[float, ...] = _WAN_STD
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: sizes that do not fit together, with both values."""
+        if min(self.base_channels, self.latent_channels, self.residual_blocks) < 1:
+            raise ValueError(
+                f"base_channels {self.base_channels}, latent_channels {self.latent_channels} and "
+                f"residual_blocks {self.residual_blocks} must all be at least 1."
+            )
+        if len(self.temporal_downsample) != len(self.multipliers) - 1:
+            raise ValueError(
+                f"{len(self.multipliers)} multipliers make {len(self.multipliers) - 1} changes of "
+                f"stage, but temporal_downsample has {len(self.temporal_downsample)} flags; "
+                "give one flag for each change."
+            )
+        for multiplier in self.multipliers[1:]:
+            if multiplier * self.base_channels % 2:
+                raise ValueError(
+                    f"base_channels {self.base_channels} times multiplier {multiplier} is odd, "
+                    "and the decoder halves it; make one of them even."
+                )
+        for name, values in (("latent_mean", self.latent_mean), ("latent_std", self.latent_std)):
+            if len(values) != self.latent_channels:
+                raise ValueError(
+                    f"{name} has {len(values)} values for {self.latent_channels} latent channels; "
+                    "give one for each channel."
+                )
+        if not all(std > 0 and math.isfinite(std) for std in self.latent_std):
+            raise ValueError(f"latent_std {self.latent_std} must be positive, finite numbers.")
+
+    @property
+    def stages(self) -> int:
+        """Resolutions that the network works at."""
+        return len(self.multipliers)
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """Width of each stage, from pixels to latents."""
+        return tuple(self.base_channels * multiplier for multiplier in self.multipliers)
+
+    @property
+    def spatial_stride(self) -> int:
+        """Pixels along one side of a latent position."""
+        return 2 ** (self.stages - 1)
+
+    @property
+    def temporal_stride(self) -> int:
+        """Video frames that each latent frame after the first stands for."""
+        return 2 ** sum(self.temporal_downsample)
+
+    def video_frames(self, latent_frames: int) -> int:
+        """Video frames that `latent_frames` decode to: one, and a stride for each further one.
+
+        Raises:
+          ValueError: fewer than one frame.
+        """
+        if latent_frames < 1:
+            raise ValueError(f"{latent_frames} latent frames make no clip; give at least 1.")
+        return 1 + self.temporal_stride * (latent_frames - 1)
+
+    def latent_frames(self, video_frames: int) -> int:
+        """Latent frames that `video_frames` encode to.
+
+        Raises:
+          ValueError: a number of frames that is not one and a whole number of strides.
+        """
+        further, rest = divmod(video_frames - 1, self.temporal_stride)
+        if video_frames < 1 or rest:
+            nearest = self.video_frames(max(further, 0) + 1)
+            raise ValueError(
+                f"{video_frames} video frames are not 1 and a multiple of {self.temporal_stride}; "
+                f"cut the clip to {nearest} frames or fill it to {nearest + self.temporal_stride}."
+            )
+        return further + 1
+
+    def latent_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the latents of a picture of `height` by `width` pixels.
+
+        Raises:
+          ValueError: a side that is not a whole number of latent positions.
+        """
+        stride = self.spatial_stride
+        if min(height, width) < stride or height % stride or width % stride:
+            raise ValueError(
+                f"A picture of {height}x{width} pixels does not divide into latent positions of "
+                f"{stride}x{stride}; crop or resize both sides to multiples of {stride}."
+            )
+        return height // stride, width // stride
+
+
+WAN_VAE = VAEConfig()

@@ -1,0 +1,1 @@
+"""Filming: chunks, shots, streams, and sampling of the teacher."""

@@ -1,0 +1,196 @@
+"""One chunk: a few denoising steps against the cache, then a clean pass that commits it.
+
+All functions are pure. `prepare_shot` fills a cache for a new shot, `denoise_chunk` reads it,
+`commit_chunk` returns it with the chunk's clean keys and values written (donate it).
+
+Positions: context frames are numbered 0 .. context - 1, chunk `c` follows at context + c * chunk.
+
+Source: the paper's causal student; public ShotStream repository, pipeline/causal_inference_ar.py.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.models.cache import (
+    KeyValue,
+    ShotCache,
+    TextKeys,
+    Window,
+    chunk_place,
+    write_chunk,
+    write_context,
+)
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit import apply_cached, keys_cached, keys_dense
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.rope import MAX_POSITION, Rotation, grid_positions, rotation
+from shotstream_jax.pytree import pytree
+from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule, add_noise, velocity_to_x0
+from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How the causal student films.
+
+    Attributes:
+      window: latent frames in a chunk and in the caches.
+      steps: the few noise levels, on the unshifted scale of [0, 1000].
+      shift: of the flow schedule.
+    """
+
+    window: Window = Window()
+    steps: tuple[int, ...] = (1000, 740, 500, 260)
+    shift: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: steps or a shift that make no schedule."""
+        _ = self.sigmas
+
+    @functools.cached_property
+    def sigmas(self) -> Float[np.ndarray, " step"]:
+        """Noise level of every step."""
+        return FlowSchedule(shift=self.shift).few_steps(self.steps)
+
+    @property
+    def max_chunks(self) -> int:
+        """Chunks that one camera shot can have before positions run out."""
+        return (MAX_POSITION - self.window.context) // self.window.chunk
+
+
+@pytree
+class Context:
+    """What a new shot is told of earlier ones.
+
+    Attributes:
+      latents: one latent frame for each remembered video frame; zeros before the first shot.
+      shots: the shot that each was taken from, as the rotation counts shots.
+      text: keys and values of each frame's own caption, one caption a frame.
+    """
+
+    latents: Latents
+    shots: Int[Array, "batch frame"]
+    text: TextKeys
+
+
+def prepare_shot(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    context: Context,
+    text: TextKeys,
+    *,
+    compute: Compute = Compute(),
+) -> ShotCache:
+    """The context pass: overwrite the cache's context, and set the caption to film to.
+
+    Local slots keep their old values: nothing reads them before a chunk of this shot is there.
+    """
+    batch, frames = context.shots.shape
+    numbers = jnp.broadcast_to(jnp.arange(frames), (batch, frames))
+    kv = keys_dense(
+        params,
+        config,
+        context.latents,
+        jnp.zeros((batch, 1)),
+        _angles(config, context.latents, numbers, context.shots),
+        context.text,
+        caption_index=numbers,
+        compute=compute,
+    )
+    return dataclasses.replace(write_context(cache, kv), text=text)
+
+
+def denoise_chunk(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: Index,
+    noise: Float[Array, "step batch frame row col chan"],
+    *,
+    rollout: RolloutConfig,
+    compute: Compute = Compute(),
+) -> Latents:
+    """Film chunk number `chunk`: from pure noise, renoised between the few steps.
+
+    `noise[0]` is where it starts, `noise[i]` what is mixed in before step `i`. `shot` is the
+    number that the rotation gives to the shot.
+    """
+    place = chunk_place(cache.window, cache.frame_tokens, chunk)
+    angles = chunk_angles(config, cache, noise[0], chunk, shot)
+    sigmas = jnp.asarray(rollout.sigmas)
+
+    def step(x_t: Latents, level: tuple[Array, Array, Array]) -> tuple[Latents, None]:
+        sigma, next_sigma, next_noise = level
+        timesteps = jnp.full((x_t.shape[0], 1), sigma * TRAIN_STEPS)
+        proposal = apply_cached(
+            params, config, cache, place, x_t, timesteps, angles, compute=compute
+        )
+        x0 = velocity_to_x0(x_t, proposal.velocity, sigma)
+        return add_noise(x0, next_noise, next_sigma), None
+
+    # The last step mixes no noise in: level 0 of whatever stands there.
+    levels = (sigmas, jnp.append(sigmas[1:], 0.0), jnp.roll(noise, -1, axis=0))
+    x0, _ = jax.lax.scan(step, noise[0], levels)
+    return x0
+
+
+def commit_chunk(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: Index,
+    latents: Latents,
+    *,
+    compute: Compute = Compute(),
+) -> ShotCache:
+    """The clean pass: keys and values of finished latents, at timestep 0, into the cache."""
+    kv = clean_keys(params, config, cache, chunk, shot, latents, compute=compute)
+    return write_chunk(cache, kv, chunk)
+
+
+def clean_keys(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: Index,
+    latents: Latents,
+    *,
+    compute: Compute = Compute(),
+) -> KeyValue:
+    """Keys and values of a finished chunk, as the clean pass finds them."""
+    return keys_cached(
+        params,
+        config,
+        cache,
+        chunk_place(cache.window, cache.frame_tokens, chunk),
+        latents,
+        jnp.zeros((latents.shape[0], 1)),
+        chunk_angles(config, cache, latents, chunk, shot),
+        compute=compute,
+    )
+
+
+def chunk_angles(
+    config: DiTConfig, cache: ShotCache, latents: Latents, chunk: Index, shot: Index
+) -> Rotation:
+    """Rotation of a chunk's tokens: its frames stand after the context and earlier chunks."""
+    batch, frames = latents.shape[:2]
+    window = cache.window
+    numbers = window.context + jnp.asarray(chunk) * window.chunk + jnp.arange(frames)
+    numbers = jnp.broadcast_to(numbers, (batch, frames))
+    return _angles(config, latents, numbers, jnp.broadcast_to(shot, (batch, frames)))
+
+
+def _angles(config: DiTConfig, latents: Latents, frames: Array, shots: Array) -> Rotation:
+    rows, cols = (
+        size // patch for size, patch in zip(latents.shape[2:4], config.patch, strict=True)
+    )
+    return rotation(grid_positions(frames, shots, rows, cols), config.head_dim)

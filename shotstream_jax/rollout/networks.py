@@ -1,0 +1,63 @@
+"""Everything that films: parameters, sizes, and how to compute with them."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.typing import Array, Float, Params
+
+EncodeText = Callable[[Sequence[str]], Float[Array, "caption text_token text_dim"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks of one model, ready to film.
+
+    Attributes:
+      dit: parameters of the causal student.
+      dit_config: its sizes.
+      vae: parameters of the video autoencoder.
+      vae_config: its sizes.
+      encode_text: captions to embeddings, zero beyond each caption's length.
+      rollout: windows and denoising steps.
+      compute: format and kernels of the transformer; its cache has the same format.
+      decode_dtype: format in which the autoencoder decodes. It always encodes in float32: errors
+        made there come back with every later shot.
+    """
+
+    dit: Params
+    dit_config: DiTConfig
+    vae: Params
+    vae_config: VAEConfig
+    encode_text: EncodeText
+    rollout: RolloutConfig = RolloutConfig()
+    compute: Compute = Compute()
+    decode_dtype: Any = jnp.float32
+
+    def latent_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of latents for a film of `size` = (height, width) pixels.
+
+        Raises:
+          ValueError: a size that does not divide into patches of latents.
+        """
+        stride = self.vae_config.spatial_stride
+        sides = zip(("height", "width"), size, self.dit_config.patch, strict=True)
+        for name, pixels, patch in sides:
+            unit = stride * patch
+            if pixels <= 0 or pixels % unit:
+                nearest = max(1, round(pixels / unit)) * unit
+                raise ValueError(
+                    f"A {name} of {pixels} pixels is not a multiple of {unit}; try {nearest}."
+                )
+        return size[0] // stride, size[1] // stride
+
+    def frame_tokens(self, size: tuple[int, int]) -> int:
+        """Tokens of one latent frame at a film size."""
+        rows, cols = self.latent_grid(size)
+        return (rows // self.dit_config.patch[0]) * (cols // self.dit_config.patch[1])

@@ -1,0 +1,327 @@
+"""Filming as it happens: a Python generator over jitted chunks, frames as soon as they exist.
+
+A `Camera` holds what one film in the making needs and nothing else: the key/value cache and the
+decoder's cache of the shot it is on, and the few frames of earlier shots that later ones may still
+ask for. Its memory does not grow with the film.
+
+    for piece in stream_story(networks, story):
+        show(piece.frames)
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from shotstream_jax.models.cache import ShotCache, TextKeys, init_cache
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit import encode_captions
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.vae import encode_images
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.vae_decoder import DecoderCache
+from shotstream_jax.models.vae_stream import decode_first, decode_next
+from shotstream_jax.rollout.chunk import Context, commit_chunk, denoise_chunk, prepare_shot
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.noise import chunk_noise
+from shotstream_jax.story import (
+    FrameRef,
+    ShotPlan,
+    Story,
+    context_candidates,
+    count_video_frames,
+    frames_to_keep,
+    plan_shot,
+)
+from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, VideoFrames
+
+Noise = Callable[[ShotPlan, int], Float[Array, "step batch frame row col chan"]]
+"""The noise of chunk number `int` of a shot, in place of what its seed gives."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FilmedChunk:
+    """A chunk of a shot, as it leaves the camera.
+
+    Attributes:
+      plan: of the shot.
+      chunk: number within the shot.
+      latents: its latent frames.
+      frames: its video frames; computed in the background until somebody reads them.
+    """
+
+    plan: ShotPlan
+    chunk: int
+    latents: Latents
+    frames: VideoFrames
+
+    @property
+    def ends_shot(self) -> bool:
+        """Whether the shot is complete with this chunk."""
+        return self.chunk == self.plan.chunks - 1
+
+
+class Camera:
+    """Films the shots of one story, one after the other."""
+
+    def __init__(self, networks: Networks, size: tuple[int, int]):
+        """Allocate nothing yet.
+
+        Args:
+          networks: what to film with.
+          size: height and width of the film in pixels.
+
+        Raises:
+          ValueError: a size that does not divide into patches.
+        """
+        self.networks = networks
+        self.size = size
+        self.grid = networks.latent_grid(size)
+        self._cache: ShotCache | None = None
+        self._decoder: DecoderCache | None = None
+        self._chunks = 0
+        self._unwritten: list[tuple[int, Latents]] = []
+        self._rope_shot = 0
+        self._lengths: dict[int, int] = {}
+        self._frames: dict[FrameRef, Float[Array, "height width 3"]] = {}
+        self._latents: dict[FrameRef, Latents] = {}
+        self._text: dict[str, TextKeys] = {}
+
+    def film(
+        self, plan: ShotPlan, *, take: int = 0, noise: Noise | None = None
+    ) -> Iterator[FilmedChunk]:
+        """Film a shot chunk by chunk; each chunk's frames are under way when it is yielded.
+
+        Raises:
+          ValueError: a shot longer than positions reach, or one that continues nothing.
+        """
+        noise = noise or functools.partial(self._seeded_noise, take=take)
+        self._start(plan)
+        for chunk in range(plan.chunks):
+            latents = self._denoise(noise(plan, chunk))
+            yield self._show(plan, chunk, latents)
+        self._forget()
+
+    def remember(self, plan: ShotPlan, latents: Latents) -> Iterator[VideoFrames]:
+        """Take a shot that was filmed before as filmed; yields its video frames, chunk by chunk.
+
+        Filming afterwards goes on as if this camera had filmed it.
+        """
+        self._start(plan)
+        for chunk, part in enumerate(jnp.split(latents, plan.chunks, axis=1)):
+            yield self._show(plan, chunk, part).frames
+        self._forget()
+
+    def _start(self, plan: ShotPlan) -> None:
+        """Point the camera: a context pass after a cut, a new caption when it goes on."""
+        rollout = self.networks.rollout
+        first = self._chunks if plan.transition == "continue" else 0
+        if first + plan.chunks > rollout.max_chunks:
+            raise ValueError(
+                f"Shot {plan.index} would end {first + plan.chunks} chunks after its cut, of at "
+                f"most {rollout.max_chunks}; cut sooner."
+            )
+        text = self._text_keys(plan.captions[plan.caption_index])
+        if plan.transition == "continue":
+            if self._cache is None:
+                raise ValueError(
+                    f"Shot {plan.index} continues a shot that was not filmed; cut to it."
+                )
+            # What was filmed to the old caption is remembered under the old caption.
+            cache = self._commit()
+            # A copy: the cache is donated with all it holds, the caption's keys are used again.
+            self._cache = dataclasses.replace(cache, text=jax.tree.map(jnp.copy, text))
+        else:
+            self._chunks, self._unwritten, self._decoder = 0, [], None
+            self._rope_shot = plan.rope_shot
+            context = self._context(plan)
+            self._cache = _prepare(*self._dit, self._blank_cache(text), context, text, **self._how)
+        self._lengths[plan.index] = count_video_frames(
+            plan.chunks * rollout.window.chunk,
+            plan.transition,
+            self.networks.vae_config.temporal_stride,
+        )
+
+    def _denoise(self, noise: Array) -> Latents:
+        where = self._commit(), self._chunks, self._rope_shot
+        return _denoise(*self._dit, *where, noise, rollout=self.networks.rollout, **self._how)
+
+    def _commit(self) -> ShotCache:
+        """The cache with all finished chunks in it; only what comes after them needs it."""
+        cache, self._cache = self._cache, None
+        if cache is None:
+            raise ValueError("Nothing was filmed yet that could be continued; begin with a cut.")
+        for chunk, latents in self._unwritten:
+            cache = _commit(*self._dit, cache, chunk, self._rope_shot, latents, **self._how)
+        self._cache, self._unwritten = cache, []
+        return cache
+
+    def _show(self, plan: ShotPlan, chunk: int, latents: Latents) -> FilmedChunk:
+        self._unwritten.append((self._chunks, latents))
+        self._chunks += 1
+        shown = self._shown(plan, chunk)
+        pixels = self._decode(latents)
+        wanted = context_candidates(self._lengths[plan.index], plan.index + 1, self._budget)
+        for frame in wanted:
+            if shown <= frame < shown + pixels.shape[1]:
+                self._frames[FrameRef(plan.index, frame)] = pixels[0, frame - shown]
+        return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=_to_video(pixels)[0])
+
+    def _shown(self, plan: ShotPlan, chunk: int) -> int:
+        """Video frames of the shot that earlier chunks have shown."""
+        if chunk == 0:
+            return 0
+        stride = self.networks.vae_config.temporal_stride
+        return count_video_frames(
+            chunk * self.networks.rollout.window.chunk, plan.transition, stride
+        )
+
+    def _decode(self, latents: Latents) -> Pixels:
+        """One latent frame at a time: the first of a cut has a program of its own."""
+        networks, parts = self.networks, []
+        for frame in jnp.split(latents, latents.shape[1], axis=1):
+            arguments = networks.vae, networks.vae_config, networks.decode_dtype, frame
+            if self._decoder is None:
+                pixels, self._decoder = _decode_first(*arguments)
+            else:
+                cache, self._decoder = self._decoder, None
+                pixels, self._decoder = _decode_next(*arguments, cache)
+            parts.append(pixels)
+        return jnp.concatenate(parts, axis=1)
+
+    def _forget(self) -> None:
+        """Drop the frames that no later shot can ask for."""
+        lengths = [self._lengths[shot] for shot in sorted(self._lengths)]
+        kept = set(frames_to_keep(lengths, self._budget))
+        self._frames = {ref: frame for ref, frame in self._frames.items() if ref in kept}
+        self._latents = {ref: latent for ref, latent in self._latents.items() if ref in kept}
+
+    def _context(self, plan: ShotPlan) -> Context:
+        own = plan.captions[plan.caption_index]
+        if not plan.context:
+            shape = (1, self._budget, *self.grid, self.networks.dit_config.latent_channels)
+            return Context(
+                latents=jnp.zeros(shape),
+                shots=jnp.zeros((1, self._budget), jnp.int32),
+                text=_stack_captions([self._text_keys(own)] * self._budget),
+            )
+        captions = [plan.captions[ref.shot] for ref in plan.context]
+        context = Context(
+            latents=jnp.concatenate([self._latent(ref) for ref in plan.context], axis=1),
+            shots=jnp.asarray([[ref.shot for ref in plan.context]], jnp.int32),
+            text=_stack_captions([self._text_keys(caption) for caption in captions]),
+        )
+        self._text = {caption: self._text[caption] for caption in {own, *captions}}
+        return context
+
+    def _latent(self, ref: FrameRef) -> Latents:
+        if ref not in self._latents:
+            if ref not in self._frames:
+                raise ValueError(
+                    f"Frame {ref.frame} of shot {ref.shot} is needed and was not filmed by this "
+                    "camera; film or remember the shots in order."
+                )
+            image = self._frames[ref][None, None]
+            self._latents[ref] = _encode_image(self.networks.vae, self.networks.vae_config, image)
+        return self._latents[ref]
+
+    def _text_keys(self, caption: str) -> TextKeys:
+        if caption not in self._text:
+            text = self.networks.encode_text([caption])[None]
+            self._text[caption] = _encode_captions(*self._dit, text, **self._how)
+        return self._text[caption]
+
+    def _blank_cache(self, text: TextKeys) -> ShotCache:
+        """The cache of the shot before, to be written over, or a first one."""
+        cache, self._cache = self._cache, None
+        if cache is not None:
+            return cache
+        networks = self.networks
+        return init_cache(
+            networks.dit_config,
+            networks.rollout.window,
+            text,
+            networks.frame_tokens(self.size),
+            networks.compute.dtype,
+        )
+
+    def _seeded_noise(self, plan: ShotPlan, chunk: int, *, take: int) -> Array:
+        rollout = self.networks.rollout
+        channels = self.networks.dit_config.latent_channels
+        shape = (1, rollout.window.chunk, *self.grid, channels)
+        return chunk_noise(
+            plan.seed, plan.index, take, chunk, steps=len(rollout.steps), shape=shape
+        )
+
+    @property
+    def _dit(self) -> tuple[Params, DiTConfig]:
+        return self.networks.dit, self.networks.dit_config
+
+    @property
+    def _how(self) -> dict[str, Compute]:
+        return {"compute": self.networks.compute}
+
+    @property
+    def _budget(self) -> int:
+        return self.networks.rollout.window.context
+
+
+def stream_story(
+    networks: Networks, story: Story, *, noise: Noise | None = None
+) -> Iterator[FilmedChunk]:
+    """Film a story: chunks in order, each with its frames, the first long before a shot is done.
+
+    Raises:
+      ValueError: a size that does not divide into patches, or a shot longer than positions reach.
+    """
+    camera = Camera(networks, story.defaults.size)
+    for index in range(len(story.shots)):
+        yield from camera.film(plan_for(networks, story, index), noise=noise)
+
+
+def plan_for(networks: Networks, story: Story, index: int) -> ShotPlan:
+    """The plan of one shot of a story for the windows and strides of these networks."""
+    window = networks.rollout.window
+    return plan_shot(
+        story,
+        index,
+        chunk_frames=window.chunk,
+        temporal_stride=networks.vae_config.temporal_stride,
+        budget=window.context,
+    )
+
+
+def to_video(pixels: Float[Array, "*axes"]) -> Array:
+    """[-1, 1] to 8-bit, rounded to nearest (the reference truncates)."""
+    return jnp.round((jnp.clip(pixels, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
+def _stack_captions(captions: Sequence[TextKeys]) -> TextKeys:
+    return jax.tree.map(lambda *keys: jnp.concatenate(keys, axis=2), *captions)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _decode_first(
+    params: Params, config: VAEConfig, dtype: Any, latents: Latents
+) -> tuple[Pixels, DecoderCache]:
+    pixels, cache = decode_first(params, config, latents, dtype=dtype)
+    return jnp.clip(pixels, -1, 1), cache
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2), donate_argnums=4)
+def _decode_next(
+    params: Params, config: VAEConfig, dtype: Any, latents: Latents, cache: DecoderCache
+) -> tuple[Pixels, DecoderCache]:
+    pixels, cache = decode_next(params, config, cache, latents, dtype=dtype)
+    return jnp.clip(pixels, -1, 1), cache
+
+
+_encode_captions = jax.jit(encode_captions, static_argnames=("config", "compute"))
+_encode_image = jax.jit(encode_images, static_argnames="config")
+_prepare = jax.jit(prepare_shot, static_argnames=("config", "compute"), donate_argnames="cache")
+_denoise = jax.jit(denoise_chunk, static_argnames=("config", "rollout", "compute"))
+_commit = jax.jit(commit_chunk, static_argnames=("config", "compute"), donate_argnames="cache")
+_to_video = jax.jit(to_video)

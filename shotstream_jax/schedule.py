@@ -1,0 +1,114 @@
+"""The flow-matching schedule: noise levels, timesteps, and the algebra between them.
+
+Time runs from noise to film: `sigma` 1 (timestep 1000) is pure noise, `sigma` 0 the clean latents.
+
+    x_t = (1 - sigma) x0 + sigma noise        velocity = noise - x0        x0 = x_t - sigma velocity
+
+Levels and timesteps are float32 to the last bit of the public implementation, made on the host.
+
+Source: shifted flow matching as in the public ShotStream repository, utils/scheduler.py.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.typing import Array, Float, Int
+
+TRAIN_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FlowSchedule:
+    """Noise levels `sigma = shift u / (1 + (shift - 1) u)` of evenly spaced `u`.
+
+    Attributes:
+      shift: above 1 spends more steps near noise; 8 for the released models.
+    """
+
+    shift: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a shift that is not positive."""
+        if not self.shift > 0:
+            raise ValueError(f"shift {self.shift} must be positive; the released models use 8.")
+
+    @functools.cached_property
+    def sigmas(self) -> Float[np.ndarray, " level"]:
+        """The 1000 training levels, from 1 downwards; 0 itself is not among them."""
+        return self.spaced(TRAIN_STEPS)
+
+    @functools.cached_property
+    def timesteps(self) -> Float[np.ndarray, " level"]:
+        """The same levels as the networks are told them, in (0, 1000]."""
+        return self.sigmas * np.float32(TRAIN_STEPS)
+
+    @functools.cached_property
+    def weights(self) -> Float[np.ndarray, " level"]:
+        """Loss weight of each training level: a bell around timestep 500, of mean 1."""
+        bell = np.exp(-2 * ((self.timesteps - TRAIN_STEPS / 2) / TRAIN_STEPS) ** 2)
+        lifted = bell - bell.min()
+        return (lifted * (TRAIN_STEPS / lifted.sum())).astype(np.float32)
+
+    def spaced(self, steps: int) -> Float[np.ndarray, " step"]:
+        """Noise levels of `steps` even steps from noise towards, not including, clean."""
+        u = _linspace_down(steps)
+        shift = np.float32(self.shift)
+        return shift * u / (1 + (shift - 1) * u)
+
+    def few_steps(self, nominal: tuple[int, ...]) -> Float[np.ndarray, " step"]:
+        """Noise levels of a few-step list given on the unshifted scale, such as (1000, 740, ...).
+
+        Level 0 is the clean end. `TRAIN_STEPS * sigma` is the timestep to tell the network.
+
+        Raises:
+          ValueError: a level outside [0, 1000], or levels that do not decrease.
+        """
+        if not nominal or any(not 0 <= level <= TRAIN_STEPS for level in nominal):
+            raise ValueError(f"Few-step levels {nominal} must lie in [0, {TRAIN_STEPS}].")
+        if any(a <= b for a, b in itertools.pairwise(nominal)):
+            raise ValueError(f"Few-step levels {nominal} must decrease, from noise to clean.")
+        ends = np.append(self.sigmas, np.float32(0))
+        return ends[[TRAIN_STEPS - level for level in nominal]]
+
+    def nearest(self, timestep: Float[Array, "..."]) -> Int[Array, "..."]:
+        """Index of the training level nearest to a timestep, the noisier one on a tie."""
+        distance = jnp.abs(jnp.asarray(self.timesteps) - jnp.asarray(timestep)[..., None])
+        return jnp.argmin(distance, axis=-1)
+
+    def sigma_at(self, timestep: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Noise level of the nearest training level (0.0079 at timestep 0, never 0)."""
+        return jnp.asarray(self.sigmas)[self.nearest(timestep)]
+
+
+def add_noise(
+    x0: Float[Array, "*shape"], noise: Float[Array, "*shape"], sigma: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """Mix clean latents with noise at level `sigma` (broadcast against both)."""
+    return (1 - sigma) * x0 + sigma * noise
+
+
+def velocity_to_x0(
+    x_t: Float[Array, "*shape"], velocity: Float[Array, "*shape"], sigma: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """The clean latents that a velocity points back to."""
+    return x_t - sigma * velocity
+
+
+def x0_to_velocity(
+    x_t: Float[Array, "*shape"], x0: Float[Array, "*shape"], sigma: Float[Array, "..."]
+) -> Float[Array, "*shape"]:
+    """The velocity that leads from `x0` to `x_t`; `sigma` must not be 0."""
+    return (x_t - x0) / sigma
+
+
+def _linspace_down(steps: int) -> Float[np.ndarray, " step"]:
+    """`1 - i / steps` in float32, rounded as a two-ended float32 linspace rounds."""
+    i = np.arange(steps + 1)
+    step = np.float64(np.float32(-1) / np.float32(steps))
+    # One rounding a value, as a fused multiply-add makes it.
+    from_start, from_end = 1 + step * i, -step * (steps - i)
+    return np.where(i < (steps + 1) // 2, from_start, from_end)[:-1].astype(np.float32)

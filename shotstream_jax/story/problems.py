@@ -1,0 +1,75 @@
+"""What is wrong with a story, said in one line: where, which field, both values, what to do next.
+
+A field is a path of keys and positions; a place is `file:line`. Fields are known before places:
+a story built in Python has the first and never the second.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+FieldPath = tuple[str | int, ...]
+
+
+def field_name(path: FieldPath) -> str:
+    """A path as a person writes it: `("shots", 1, "caption")` is `shots[1].caption`."""
+    name = ""
+    for step in path:
+        name += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return name.removeprefix(".")
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one field.
+
+    Attributes:
+      path: the field; empty for the whole story.
+      message: what is wrong, both values, and the next step.
+      where: `file:line`, or empty for a story that came from no file.
+    """
+
+    path: FieldPath
+    message: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, field_name(self.path), self.message) if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where each field of a story was read.
+
+    Attributes:
+      file: the story's file, for what stands on no line.
+      lines: `file:line` of each field.
+    """
+
+    file: str
+    lines: Mapping[FieldPath, str]
+
+    def of(self, path: FieldPath) -> str:
+        """`file:line` of a field, or of the nearest field around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return self.lines[path[:end]]
+        return self.file
+
+    def locate(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+        """The same problems, each with its place, in the order in which the file is read."""
+        order = {place: index for index, place in enumerate(self.lines.values())}
+        located = [dataclasses.replace(p, where=p.where or self.of(p.path)) for p in problems]
+        return tuple(sorted(located, key=lambda problem: order.get(problem.where, -1)))
+
+
+class StoryError(ValueError):
+    """A story that cannot be filmed as it stands.
+
+    Attributes:
+      problems: everything that is wrong, in the order of the file.
+    """
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = tuple(problems)
+        first, *rest = self.problems
+        super().__init__(f"{first} (and {len(rest)} more)" if rest else str(first))

@@ -1,0 +1,147 @@
+"""The published JSON Schema of story files, and what it says in words a person can act on.
+
+The schema is the only place where a field's type and range are written: files and stories built in
+Python answer to the same text. This module turns its verdicts into one-line problems.
+"""
+
+import difflib
+import functools
+import importlib.resources
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jsonschema
+
+from shotstream_jax.story.problems import FieldPath, Problem
+
+_LONGEST_QUOTE = 48
+_WIDEST_NUMBER = 64  # bits; Python refuses to print very long integers
+_KINDS = {
+    "array": "a list",
+    "integer": "a whole number",
+    "object": "a group of fields",
+    "string": "text in quotes",
+}
+
+
+@functools.cache
+def story_schema() -> dict[str, Any]:
+    """The JSON Schema of a story file, as published."""
+    resource = importlib.resources.files("shotstream_jax.story") / "story.schema.json"
+    return json.loads(resource.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _validator(definition: str | None) -> jsonschema.Draft202012Validator:
+    schema = story_schema()
+    if definition is not None:
+        schema = {"$ref": f"#/$defs/{definition}", "$defs": schema["$defs"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+def schema_problems(document: Any, definition: str | None = None) -> tuple[Problem, ...]:
+    """What the schema, or one definition of it, holds against a document; at most one a field."""
+    errors = list(_validator(definition).iter_errors(document))
+    mistyped = {tuple(e.absolute_path) for e in errors if e.validator == "type"}
+    found: dict[FieldPath, Problem] = {}
+    for error in errors:
+        path = tuple(error.absolute_path)
+        if error.validator == "type" or path not in mistyped:
+            for problem in _problems(path, error):
+                found.setdefault(problem.path, problem)
+    if definition is None and ("version",) in found:
+        # The rest was judged by the rules of another version.
+        return (found["version",],)
+    return tuple(found.values())
+
+
+def _problems(path: FieldPath, error: jsonschema.ValidationError) -> Iterator[Problem]:
+    value: Any = error.instance
+    wanted: Any = error.validator_value
+    schema: Any = error.schema
+    match error.validator:
+        case "additionalProperties":
+            for name in value:
+                if name not in schema["properties"]:
+                    yield Problem((*path, name), _unknown(name, schema["properties"]))
+        case "required":
+            for name in wanted:
+                if name not in value:
+                    yield Problem((*path, name), _missing(name, schema["properties"][name]))
+        case keyword:
+            yield Problem(path, _SAYINGS[str(keyword)](value, wanted, schema))
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    advice = f"did you mean {nearest[0]}?" if nearest else f"the fields are {', '.join(known)}"
+    return f"unknown field; {advice}"
+
+
+def _missing(name: str, schema: dict[str, Any]) -> str:
+    value = f" {schema['const']}" if "const" in schema else ""
+    return f"missing; add {name}:{value} ({schema['description']})"
+
+
+def _wrong_kind(value: Any, kind: str, schema: dict[str, Any]) -> str:
+    if value is None:
+        return f"nothing is written; write {_KINDS[kind]} or leave the field out"
+    return f"{quote(value)} is not {_KINDS[kind]}; write {_KINDS[kind]}"
+
+
+def _out_of_range(value: float, bound: int, schema: dict[str, Any]) -> str:
+    low, high = schema["minimum"], schema["maximum"]
+    side = "below" if value < low else "above"
+    return f"{quote(value)} is {side} {bound}; write a whole number from {low} to {high}"
+
+
+def _not_a_multiple(value: float, step: int, schema: dict[str, Any]) -> str:
+    below = max(step, int(value) // step * step)
+    return f"{quote(value)} is not a multiple of {step}; write {below} or {below + step}"
+
+
+def _not_the_one(value: Any, only: Any, schema: dict[str, Any]) -> str:
+    return f"{quote(value)} where only {only} will do ({schema['description']}); write {only}"
+
+
+def _not_a_choice(value: Any, choices: list[str], schema: dict[str, Any]) -> str:
+    nearest = difflib.get_close_matches(str(value), choices, n=1)
+    return f"{quote(value)} is not known; write {' or '.join(nearest or choices)}"
+
+
+def _too_few(value: list[Any], fewest: int, schema: dict[str, Any]) -> str:
+    return f"{len(value)} in the list, {fewest} or more needed; write {schema['description']}"
+
+
+def _too_many(value: list[Any], most: int, schema: dict[str, Any]) -> str:
+    return f"{len(value)} in the list, {most} at most; write {schema['description']}"
+
+
+def _unfit(value: str, pattern: str, schema: dict[str, Any]) -> str:
+    return f"{quote(value)} {schema['patternErrorMessage']}"
+
+
+_SAYINGS: dict[str, Callable[[Any, Any, dict[str, Any]], str]] = {
+    "const": _not_the_one,
+    "enum": _not_a_choice,
+    "maxItems": _too_many,
+    "maximum": _out_of_range,
+    "minItems": _too_few,
+    "minimum": _out_of_range,
+    "multipleOf": _not_a_multiple,
+    "pattern": _unfit,
+    "type": _wrong_kind,
+}
+
+
+def quote(value: Any) -> str:
+    """A value as an error shows it: on one line, and short."""
+    if isinstance(value, int) and value.bit_length() > _WIDEST_NUMBER:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, dict | list):
+        return f"a {'list' if isinstance(value, list) else 'group'} of {len(value)}"
+    shown = str(value)
+    if isinstance(value, str):
+        shown = repr(value) if value.isprintable() else ascii(value)
+    return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[: _LONGEST_QUOTE - 1]}…"

@@ -1,0 +1,48 @@
+"""The text encoder against the recorded one, on captions of different lengths."""
+
+import jax.numpy as jnp
+import pytest
+
+from shotstream_jax.checkpoints.convert import build_params
+from shotstream_jax.checkpoints.names_text import text_names
+from shotstream_jax.checkpoints.torch_weights import open_weights
+from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
+
+
+@pytest.fixture(scope="module")
+def config(golden) -> TextEncoderConfig:
+    sizes = golden.sizes("umt5")
+    return TextEncoderConfig(
+        vocab=sizes["vocab"],
+        dim=sizes["dim"],
+        attention_dim=sizes["dim_attn"],
+        ffn_dim=sizes["dim_ffn"],
+        heads=sizes["num_heads"],
+        layers=sizes["num_layers"],
+        buckets=sizes["num_buckets"],
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    return golden.arrays("umt5")
+
+
+@pytest.fixture(scope="module")
+def encoded(golden, config, recorded):
+    params = build_params(text_names(config), open_weights(golden.path("umt5.safetensors")))
+    ids, mask = jnp.asarray(recorded["ids"], jnp.int32), jnp.asarray(recorded["mask"], bool)
+    return encode_tokens(params, config, ids, mask)
+
+
+def test_tokens_of_a_caption_agree(encoded, recorded, agree):
+    kept = recorded["mask"].astype(bool)
+    agree(encoded[kept], recorded["y"][kept])
+
+
+def test_what_the_transformer_is_given_agrees(encoded, recorded, agree):
+    agree(encoded, recorded["y_zeroed"])
+
+
+def test_what_lies_behind_a_caption_is_exactly_zero(encoded, recorded):
+    assert (encoded[~recorded["mask"].astype(bool)] == 0).all()
