@@ -5,7 +5,7 @@ Everything that converts weights passes these on, so that one tensor is in memor
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,9 +13,26 @@ _WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_o
 """Segments that torch's wrappers leave in a name: sharding, rematerialisation, compilation."""
 
 
+@runtime_checkable
+class Tensor(Protocol):
+    """Whatever has a shape and a dtype, and gives its values to `np.asarray`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """Its dtype."""
+        ...
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """An array that is read anew each time it is asked for; `np.asarray` reads it.
+    """A tensor that is read anew each time it is asked for.
 
     Attributes:
       shape: its shape.
@@ -31,12 +48,7 @@ class LazyArray:
         return np.array(self.read(), dtype=dtype, copy=copy)
 
 
-Tensors = Mapping[str, LazyArray]
-
-
-def lazy(array: np.ndarray) -> LazyArray:
-    """An array that is already in memory, as one to be read."""
-    return LazyArray(array.shape, array.dtype, lambda: array)
+Tensors = Mapping[str, Tensor]
 
 
 def section_of(tensors: Tensors, section: str, where: object) -> Tensors:
@@ -68,7 +80,7 @@ def unwrap(tensors: Tensors) -> Tensors:
     Raises:
       ValueError: two tensors end up with one name.
     """
-    bare: dict[str, LazyArray] = {}
+    bare: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = [part for part in name.split(".") if part not in _WRAPPERS]
         short = ".".join(parts).removeprefix("model.")

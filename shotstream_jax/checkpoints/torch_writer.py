@@ -14,7 +14,7 @@ import zipfile
 import numpy as np
 
 from shotstream_jax.checkpoints.atomic import replacing
-from shotstream_jax.checkpoints.tensors import LazyArray, Tensors
+from shotstream_jax.checkpoints.tensors import Tensor, Tensors
 from shotstream_jax.checkpoints.torch_reader import DTYPES
 
 _STORAGES = {dtype: name for name, dtype in DTYPES.items()}
@@ -50,7 +50,7 @@ def _describe(tensors: Tensors) -> bytes:
     return _dict({name: _tensor(key, t) for key, (name, t) in enumerate(tensors.items())})
 
 
-def _tensor(key: int, tensor: LazyArray) -> bytes:
+def _tensor(key: int, tensor: Tensor) -> bytes:
     """Opcodes of `_rebuild_tensor_v2((storage), offset, shape, strides, False, OrderedDict())`."""
     if tensor.dtype not in _STORAGES:
         known = ", ".join(map(str, _STORAGES))

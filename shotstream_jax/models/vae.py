@@ -28,7 +28,7 @@ def init_vae(key: Key[Array, ""], config: VAEConfig) -> Params:
     shapes = jax.eval_shape(lambda: _init_networks(key, config))
     leaves, tree = jax.tree.flatten_with_path(shapes)
     kernels = [leaf.size for path, leaf in leaves if _kind(path) == "kernel"]
-    # One draw for all: a CPU compiles each draw for about a second, and there are a hundred kernels.
+    # One draw for all kernels: each of a hundred draws would take a CPU about a second to compile.
     pieces = iter(jnp.split(jax.random.normal(key, (sum(kernels),)), np.cumsum(kernels)[:-1]))
     return jax.tree.unflatten(
         tree, [_fill(_kind(path), leaf.shape, pieces) for path, leaf in leaves]
@@ -48,7 +48,7 @@ def encode_moments(
     Raises:
       ValueError: frames or sides that do not divide into latents.
     """
-    # Both raise on sizes that do not fit; inside, a convolution would quietly lose a frame or a row.
+    # Both raise on sizes that do not fit, of which a convolution would quietly drop the remainder.
     config.latent_frames(pixels.shape[1])
     config.latent_grid(*pixels.shape[2:4])
     encoder = Encoder(config, dtype, lowering or default_lowering())

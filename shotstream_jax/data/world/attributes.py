@@ -17,8 +17,8 @@ FRAMINGS = ("wide", "medium", "close")
 
 COLOURS: Mapping[str, Rgb] = {
     "red": (226, 44, 52),
-    "orange": (248, 126, 20),
-    "yellow": (254, 228, 44),
+    "orange": (250, 120, 18),
+    "yellow": (252, 226, 40),
     "green": (36, 156, 66),
     "blue": (38, 84, 226),
     "purple": (146, 52, 190),

@@ -87,8 +87,8 @@ def foreground(frames, st, picture):
     b = backdrop(st.scene, st.sky, st.framing, picture)
     lo, hi = _envelope(st.scene, st.sky, st.framing, picture)
     k = np.clip((frames*b).sum(-1)/(b*b).sum(-1), _DARKEST_SHADOW, 1.0)
-    horizon = int(LENSES[st.framing].horizon*picture.height)
-    k[:, :horizon] = 1
+    lens = LENSES[st.framing]
+    k[:, :int((lens.floor-.27*lens.radius)*picture.height)] = 1
     r = frames / k[...,None]
     r = np.maximum(0, np.maximum(r-hi, lo-r))
     r = np.sqrt((r*r).sum(-1))

@@ -24,7 +24,7 @@ GROUNDS: dict[str, tuple[Rgb, Rgb]] = {
     "meadow": ((136, 204, 110), (96, 172, 92)),
     "desert": ((242, 212, 152), (222, 178, 116)),
     "snow": ((246, 250, 255), (214, 228, 244)),
-    "city": ((206, 202, 210), (172, 168, 182)),
+    "city": ((190, 180, 208), (152, 142, 178)),
 }
 """Ground colour at the horizon and at the bottom of the frame."""
 

@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shotstream_jax.models import attention
+from shotstream_jax.models.attention import attend, attend_levels
+
+
+def softmax_attention(q, k, v, seen):
+    """Attention by the book, in float64; `seen[query, key]`."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    logits = np.einsum("bqhd,bkhd->bhqk", q, k) / np.sqrt(q.shape[-1])
+    weights = np.where(seen, np.exp(logits - logits.max(-1, keepdims=True)), 0)
+    return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v)
+
+
+def random_qkv(queries=8, keys=8, batch=2):
+    shapes = [(batch, queries, 3, 16), (batch, keys, 3, 16), (batch, keys, 3, 16)]
+    return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("length", [None, 1, 5, 8])
+def test_attends_to_a_prefix(length):
+    q, k, v = random_qkv()
+    seen = np.arange(8) < (8 if length is None else length)
+    np.testing.assert_allclose(attend(q, k, v, length), softmax_attention(q, k, v, seen), atol=2e-6)
+
+
+def test_keys_beyond_the_length_cannot_matter():
+    q, k, v = random_qkv()
+    garbage = jnp.arange(8)[None, :, None, None] >= 5
+    changed = attend(q, jnp.where(garbage, 1e4, k), jnp.where(garbage, -1e4, v), 5)
+    np.testing.assert_array_equal(changed, attend(q, k, v, 5))
+
+
+def test_levels_are_the_drawing_in_the_docstring():
+    drawing = [line.split()[1:] for line in attend_levels.__doc__.splitlines() if " x " in line]
+    seen = np.array([[mark == "x" for mark in row] for row in drawing])
+    seen = np.repeat(seen, [2, 3, 3], axis=0)
+    q, k, v = random_qkv()
+    np.testing.assert_allclose(
+        attend_levels(q, k, v, [2, 3, 3]), softmax_attention(q, k, v, seen), atol=2e-6
+    )
+
+
+def test_levels_that_do_not_add_up_are_refused():
+    with pytest.raises(ValueError, match="hold 5 tokens, not 8"):
+        attend_levels(*random_qkv(), [2, 3])
+
+
+def test_long_queries_in_pieces_equal_all_at_once(monkeypatch):
+    q, k, v = random_qkv(queries=12)
+    whole = attend(q, k, v, 7)
+    monkeypatch.setattr(attention, "_XLA_LOGITS", 2 * 3 * 8 * 5)
+    np.testing.assert_allclose(attend(q, k, v, 7), whole, atol=1e-6)
+
+
+def test_bfloat16_stays_near_float32():
+    q, k, v = random_qkv()
+    half = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)), 6)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), attend(q, k, v, 6), atol=0.05)
