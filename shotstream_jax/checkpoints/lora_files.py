@@ -8,7 +8,7 @@ tools/merge_lora_checkpoint.py; peft, LoraLayer.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 from jaxtyping import Float
@@ -16,10 +16,10 @@ from jaxtyping import Float
 from shotstream_jax.checkpoints.naming import Layout, NameTable, Slot
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
 
+Path = tuple[str, ...]
+
 _PREFIX = "base_model.model."
 _HALVES = {"a": "lora_A.weight", "b": "lora_B.weight"}
-
-Place = tuple[tuple[str, ...], int | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,64 +48,65 @@ def read_lora(tensors: Tensors, where: object, alpha: float | None = None) -> Lo
     Raises:
       ValueError: there are none, something else is among them, or their ranks differ.
     """
-    factors: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        short = name.removeprefix(_PREFIX)
-        for half in _HALVES.values():
-            kind, suffix = half.split(".")
-            short = short.replace(f".{kind}.default.{suffix}", f".{half}")
-        factors[short] = tensor
-    strays = [name for name in factors if not name.endswith(tuple(_HALVES.values()))]
+    factors = {
+        name.removeprefix(_PREFIX).replace(".default.weight", ".weight"): tensor
+        for name, tensor in tensors.items()
+    }
+    strays = [
+        name
+        for name, tensor in factors.items()
+        if not name.endswith(tuple(_HALVES.values())) or len(tensor.shape) != 2
+    ]
     if strays or not factors:
         raise ValueError(
             f"{where} is no LoRA file: of {len(factors)} tensors {len(strays)} are not "
-            f"lora_A or lora_B ({', '.join(strays[:3])}); give the file that peft saved."
+            f"lora_A or lora_B matrices ({', '.join(strays[:3])}); give the file that peft saved."
         )
-    ranks = {
-        tensor.shape[0 if name.endswith(_HALVES["a"]) else -1] if tensor.shape else 0
-        for name, tensor in factors.items()
-    }
+    ranks = {t.shape[0 if name.endswith(_HALVES["a"]) else 1] for name, t in factors.items()}
     if len(ranks) != 1:
-        raise ValueError(f"{where} mixes LoRA ranks {sorted(ranks)}; only one rank a file is read.")
+        raise ValueError(f"{where} mixes LoRA ranks {sorted(ranks)}; one rank a file is read.")
     rank = ranks.pop()
     return LoRA(factors, rank, float(rank if alpha is None else alpha))
 
 
-def lora_names(table: NameTable, lora: LoRA) -> dict[str, Slot]:
-    """Slots of a tree of factors: `a` [in, rank] and `b` [rank, out] for each adapted kernel.
-
-    `table` is that of the official network. A kernel that the file adapts in one layer is expected
-    in all of them.
-    """
-    adapted = {
+def adapted_kernels(table: NameTable, lora: LoRA) -> set[Path]:
+    """Kernels of the network in `table`, the official one, that any factor belongs to."""
+    return {
         slot.path
         for name, slot in table.items()
-        for half in _HALVES.values()
-        if name.removesuffix("weight") + half in lora.tensors
+        if slot.layout is Layout.LINEAR
+        and any(_factor(name, half) in lora.tensors for half in _HALVES)
     }
-    return {
-        name.removesuffix("weight") + _HALVES[half]: Slot(
-            (*slot.path[:-1], half), Layout.LINEAR, shape, slot.layer
-        )
-        for name, slot in table.items()
-        if slot.path in adapted
-        for half, shape in _shapes(slot, lora.rank).items()
-    }
+
+
+def lora_names(table: NameTable, kernels: Set[Path], rank: int) -> dict[str, Slot]:
+    """Slots of a tree of factors: `a` [in, rank] and `b` [rank, out] for each of the kernels.
+
+    `table` is that of the official network; a kernel is adapted in all layers or in none.
+    """
+    names = {}
+    for name, slot in table.items():
+        if slot.path in kernels:
+            out, into = slot.shape
+            for half, shape in (("a", (rank, into)), ("b", (out, rank))):
+                path = (*slot.path[:-1], half)
+                names[_factor(name, half)] = Slot(path, Layout.LINEAR, shape, slot.layer)
+    return names
 
 
 def merge_lora(table: NameTable, tensors: Tensors, names: NameTable, lora: LoRA) -> Tensors:
     """Base tensors, of which the adapted ones are merged in float32 when they are read.
 
-    Kernels are matched by their place, so that a base in any layout (`table`) will do; `names` is
-    `lora_names`, and the factors must be complete.
+    Kernels are matched by their place, so that a base in any layout (`table`) will do. `names` is
+    `lora_names`; the factors must be complete.
 
     Raises:
-      ValueError: a factor has no kernel in the base.
+      ValueError: a factor has no kernel of its size in the base.
     """
-    factors: dict[Place, dict[str, Tensor]] = {}
+    factors: dict[tuple[Path, int | None], dict[str, Tensor]] = {}
     for name, slot in names.items():
-        place = ((*slot.path[:-1], "kernel"), slot.layer)
-        factors.setdefault(place, {})[slot.path[-1]] = lora.tensors[name]
+        kernel = (*slot.path[:-1], "kernel")
+        factors.setdefault((kernel, slot.layer), {})[slot.path[-1]] = lora.tensors[name]
     merged = dict(tensors)
     for name, slot in table.items():
         pair = factors.pop((slot.path, slot.layer), None)
@@ -121,11 +122,11 @@ def merge_lora(table: NameTable, tensors: Tensors, names: NameTable, lora: LoRA)
 
 
 def merged_kernel(
-    kernel: Float[np.ndarray, "out in"],
-    a: Float[np.ndarray, "rank in"],
+    kernel: Float[np.ndarray, "out into"],
+    a: Float[np.ndarray, "rank into"],
     b: Float[np.ndarray, "out rank"],
     scale: float,
-) -> Float[np.ndarray, "out in"]:
+) -> Float[np.ndarray, "out into"]:
     """Add the product of two factors to a kernel, in float32, and round once to its dtype."""
     update = np.asarray(b, np.float32) @ np.asarray(a, np.float32)
     return (np.asarray(kernel, np.float32) + np.float32(scale) * update).astype(kernel.dtype)
@@ -133,11 +134,11 @@ def merged_kernel(
 
 def _merged(kernel: Tensor, pair: Mapping[str, Tensor], scale: float) -> LazyArray:
     def read() -> np.ndarray:
-        return merged_kernel(*map(np.asarray, (kernel, pair["a"], pair["b"])), scale)
+        a, b = np.asarray(pair["a"]), np.asarray(pair["b"])
+        return merged_kernel(np.asarray(kernel), a, b, scale)
 
     return LazyArray(kernel.shape, kernel.dtype, read)
 
 
-def _shapes(slot: Slot, rank: int) -> dict[str, tuple[int, int]]:
-    out, into = slot.shape
-    return {"a": (rank, into), "b": (out, rank)}
+def _factor(kernel: str, half: str) -> str:
+    return kernel.removesuffix("weight") + _HALVES[half]

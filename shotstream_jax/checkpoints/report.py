@@ -93,9 +93,7 @@ def compare(table: NameTable, tensors: Tensors, dtype: np.dtype | None = None) -
         layouts=_count(
             table[name].layout.value for name in used if table[name].layout is not Layout.SAME
         ),
-        dtypes=_count(
-            f"{tensors[name].dtype} -> {dtype or tensors[name].dtype}" for name in used
-        ),
+        dtypes=_count(f"{tensors[name].dtype} -> {dtype or tensors[name].dtype}" for name in used),
         digest=_digest(tensors),
     )
 

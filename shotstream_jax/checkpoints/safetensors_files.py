@@ -57,7 +57,7 @@ def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
     with replacing(path) as partial, partial.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
-            file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8))
+            file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
 def _tensor(path: pathlib.Path, file: safetensors.safe_open, name: str) -> LazyArray:

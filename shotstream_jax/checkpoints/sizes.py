@@ -100,7 +100,9 @@ def text_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> Text
 
 def _shape(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
     if name not in shapes:
-        raise ValueError(f"There is no tensor {name}, which would tell sizes; fetch the file again.")
+        raise ValueError(
+            f"There is no tensor {name}, which would tell sizes; fetch the file again."
+        )
     if len(shapes[name]) != axes:
         raise ValueError(
             f"{name} has shape {shapes[name]}, and {axes} axes were expected; "

@@ -27,7 +27,7 @@ class Tensor(Protocol):
         """Its dtype."""
         ...
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,8 @@ class LazyArray:
     dtype: np.dtype
     read: Callable[[], np.ndarray]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.read(), dtype=dtype, copy=copy)
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return np.array(self.read(), *args, **{"copy": None, **kwargs})
 
 
 Tensors = Mapping[str, Tensor]

@@ -76,7 +76,9 @@ def read_torch(path: pathlib.Path) -> dict[str, LazyArray]:
     """
     archive = _Archive(path)
     if archive.has("byteorder") and archive.read("byteorder").tobytes() != b"little":
-        raise ValueError(f"{path} was saved on a big-endian machine; save it on a little-endian one.")
+        raise ValueError(
+            f"{path} was saved on a big-endian machine; save it on a little-endian one."
+        )
     try:
         content = _Unpickler(io.BytesIO(archive.read("data.pkl").tobytes())).load()
     except ForbiddenGlobalError as error:
@@ -121,7 +123,7 @@ class _Archive:
         content = self._bytes[start : start + info.file_size]
         damaged = info.compress_type != zipfile.ZIP_STORED or content.size != info.file_size
         if not damaged and name not in self._checked:
-            damaged = zlib.crc32(content) != info.CRC
+            damaged = zlib.crc32(content.data) != info.CRC
         if damaged:
             raise ValueError(f"{self._path} is damaged in member {name}; fetch it again.")
         self._checked.add(name)

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from shotstream_jax.checkpoints.safetensors_files import read_safetensors
-from shotstream_jax.checkpoints.tensors import LazyArray, Tensors, section_of
+from shotstream_jax.checkpoints.tensors import Tensor, Tensors, section_of
 from shotstream_jax.checkpoints.torch_reader import read_torch
 
 _INDEX = ".index.json"
@@ -29,7 +29,7 @@ def open_weights(path: pathlib.Path, section: str | None = None) -> Tensors:
     return tensors if section is None else section_of(tensors, section, path)
 
 
-def _open(path: pathlib.Path) -> dict[str, LazyArray]:
+def _open(path: pathlib.Path) -> Tensors:
     if path.name.endswith(_INDEX):
         return _open_shards(path)
     if path.suffix == _SAFETENSORS:
@@ -42,19 +42,19 @@ def _open(path: pathlib.Path) -> dict[str, LazyArray]:
     )
 
 
-def _open_shards(index: pathlib.Path) -> dict[str, LazyArray]:
+def _open_shards(index: pathlib.Path) -> Tensors:
     """Tensors of all shards that an index lists, and of no other file."""
     try:
         shards: dict[str, str] = json.loads(index.read_text())["weight_map"]
         files = sorted(set(shards.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index} is no index of shards ({error}); fetch it again.") from error
-    tensors: dict[str, LazyArray] = {}
+    tensors: dict[str, Tensor] = {}
     for file in files:
         shard = index.parent / file
         if shard.parent != index.parent or file.endswith(_INDEX):
             raise ValueError(f"{index} names {file}, which is not beside it; fetch it again.")
-        tensors |= open_weights(shard)
+        tensors.update(open_weights(shard))
     lost = sorted(set(shards) - set(tensors))
     if lost:
         raise ValueError(

@@ -41,7 +41,7 @@ def write_torch(path: pathlib.Path, tensors: Tensors, section: str | None = None
         _write(archive, f"{root}/data.pkl", pickle.PROTO + b"\x02" + described + pickle.STOP)
         _write(archive, f"{root}/byteorder", b"little")
         for key, tensor in enumerate(tensors.values()):
-            values = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+            values = np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data
             _write(archive, f"{root}/data/{key}", values)
         _write(archive, f"{root}/version", b"3\n")
 
@@ -93,7 +93,7 @@ def _dict(items: dict[str, bytes]) -> bytes:
     return pickle.EMPTY_DICT + pickle.MARK + pairs + pickle.SETITEMS
 
 
-def _write(archive: zipfile.ZipFile, name: str, content: bytes | np.ndarray) -> None:
+def _write(archive: zipfile.ZipFile, name: str, content: bytes | memoryview) -> None:
     member = zipfile.ZipInfo(name)
     headers = _LOCAL_HEADER_BYTES + len(name) + _ZIP64_EXTRA_BYTES
     # A field that readers skip; two of its four header bytes say how long it is.

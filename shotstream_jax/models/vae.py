@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +53,7 @@ def encode_moments(
     config.latent_frames(pixels.shape[1])
     config.latent_grid(*pixels.shape[2:4])
     encoder = Encoder(config, dtype, lowering or default_lowering())
-    moments = encoder.apply({"params": params["encoder"]}, pixels.astype(dtype))
+    moments = _apply(encoder, params["encoder"], pixels.astype(dtype))
     mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
     return mean, log_variance
 
@@ -118,7 +119,7 @@ def decode_frames(
     """Pixels of the next frames of a clip, and the cache that the frames after them need."""
     decoder = Decoder(config, dtype, lowering or default_lowering())
     raw = denormalise(config, latents).astype(dtype)
-    pixels, cache = decoder.apply({"params": params["decoder"]}, raw, cache)
+    pixels, cache = _apply(decoder, params["decoder"], raw, cache)
     return pixels.astype(jnp.float32), cache
 
 
@@ -131,6 +132,11 @@ def denormalise(config: VAEConfig, latents: Latents) -> Latents:
     """Undo `normalise`, in float32."""
     wide = latents.astype(jnp.float32)
     return wide * jnp.asarray(config.latent_std) + jnp.asarray(config.latent_mean)
+
+
+def _apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
+    """A Linen module as a plain function of its parameters."""
+    return module.apply({"params": params}, *inputs)
 
 
 def _init_networks(key: Key[Array, ""], config: VAEConfig) -> Params:

@@ -214,7 +214,8 @@ class Camera:
             shots=jnp.asarray([[ref.shot for ref in plan.context]], jnp.int32),
             text=_stack_captions([self._text_keys(caption) for caption in captions]),
         )
-        self._text = {caption: self._text[caption] for caption in {own, *captions}}
+        in_use = {own, *captions}
+        self._text = {c: keys for c, keys in self._text.items() if c in in_use}
         return context
 
     def _latent(self, ref: FrameRef) -> Latents:

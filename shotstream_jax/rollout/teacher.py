@@ -56,8 +56,8 @@ class Scene:
     """
 
     context: Latents
-    shots: Int[Array, "batch frame"]
-    captions: Int[Array, "batch frame"]
+    shots: Int[Array, "batch any_frame"]
+    captions: Int[Array, "batch any_frame"]
     text: TextKeys
     negative: TextKeys
 
@@ -79,25 +79,17 @@ def guided_velocity(
     angles = rotation(grid_positions(numbers, scene.shots, rows, cols), config.head_dim)
 
     def call(x: Latents, timestep: Float[Array, ""], text: TextKeys) -> Latents:
-        proposal = apply_dense(
-            params,
-            config,
-            x,
-            jnp.full((x.shape[0], 1), timestep),
-            angles,
-            text,
-            caption_index=scene.captions,
-            compute=compute,
-        )
-        return proposal.velocity[:, scene.context.shape[1] :]
+        timesteps = jnp.full((x.shape[0], 1), timestep)
+        how = {"caption_index": scene.captions, "compute": compute}
+        return apply_dense(params, config, x, timesteps, angles, text, **how).velocity
 
     def velocity(x_t: Latents, timestep: Float[Array, ""]) -> Latents:
         both = jnp.concatenate([scene.context, x_t], axis=1)
-        prompted = call(both, timestep, scene.text)
-        if guidance == 1:
-            return prompted
-        unprompted = call(both, timestep, scene.negative)
-        return unprompted + guidance * (prompted - unprompted)
+        answer = call(both, timestep, scene.text)
+        if guidance != 1:
+            unprompted = call(both, timestep, scene.negative)
+            answer = unprompted + guidance * (answer - unprompted)
+        return answer[:, scene.context.shape[1] :]
 
     return velocity
 

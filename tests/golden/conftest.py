@@ -6,8 +6,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from shotstream_jax.checkpoints.convert import build_params
+from shotstream_jax.checkpoints.names_dit import dit_names
+from shotstream_jax.checkpoints.torch_weights import open_weights
+from shotstream_jax.models.dit_config import DiTConfig
 
 RELATIVE = 1e-4
 """Agreement asked of one float32 network call, relative to the largest recorded value."""
@@ -59,3 +66,34 @@ def agree():
 @pytest.fixture(scope="session")
 def film_tolerance() -> float:
     return RELATIVE_FILM
+
+
+@pytest.fixture(scope="session")
+def dit_config(golden: Golden) -> DiTConfig:
+    sizes = golden.sizes("dit")
+    return DiTConfig(
+        dim=sizes["dim"],
+        layers=sizes["num_layers"],
+        heads=sizes["num_heads"],
+        ffn_dim=sizes["ffn_dim"],
+        freq_dim=sizes["freq_dim"],
+        text_dim=sizes["text_dim"],
+        text_tokens=sizes["text_len"],
+        latent_channels=sizes["in_dim"],
+    )
+
+
+@pytest.fixture(scope="session")
+def load_dit(golden: Golden, dit_config: DiTConfig):
+    """Parameters of a recorded transformer, by file name."""
+
+    def load(name: str) -> Any:
+        tensors = open_weights(golden.path(name))
+        return jax.tree.map(jnp.asarray, build_params(dit_names(dit_config), tensors))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def dit_params(load_dit) -> Any:
+    return load_dit("dit.safetensors")

@@ -26,7 +26,7 @@ def config(golden) -> TextEncoderConfig:
 
 @pytest.fixture(scope="module")
 def recorded(golden):
-    return golden.arrays("umt5")
+    return golden.arrays("umt5_golden")
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,18 @@ from shotstream_jax.models.cache import (
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B, DiTConfig
 
+HOW = ("config", "compute")
+apply_dense = jax.jit(dit.apply_dense, static_argnames=(*HOW, "levels"))
+keys_dense = jax.jit(dit.keys_dense, static_argnames=HOW)
+apply_cached = jax.jit(dit.apply_cached, static_argnames=HOW)
+keys_cached = jax.jit(dit.keys_cached, static_argnames=HOW)
+
 
 def dense(example, latents, timesteps=None):
     """All frames at once, context and chunks in levels."""
     window = example.window
     levels = [window.context] + [window.chunk] * (window.local // window.chunk)
-    return dit.apply_dense(
+    return apply_dense(
         example.params,
         example.config,
         latents,
@@ -29,7 +35,7 @@ def dense(example, latents, timesteps=None):
         example.angles(np.arange(latents.shape[1])),
         example.text,
         caption_index=example.shots,
-        levels=levels,
+        levels=tuple(levels),
     )
 
 
@@ -46,16 +52,14 @@ def cached(example):
     now = jnp.zeros((1, 1))
     frames = np.arange(window.context)
     index = example.shots[:, : window.context]
-    kv = dit.keys_dense(
-        *sizes, context, now, example.angles(frames), example.text, caption_index=index
-    )
+    kv = keys_dense(*sizes, context, now, example.angles(frames), example.text, caption_index=index)
     cache, velocities = write_context(cache, kv), []
     for chunk in range(window.local // window.chunk):
         frames = window.context + chunk * window.chunk + np.arange(window.chunk)
         place, angles = chunk_place(window, 6, chunk), example.angles(frames)
         call = (cache, place, example.latents[:, frames], now, angles)
-        velocities.append(dit.apply_cached(*sizes, *call).velocity)
-        cache = write_chunk(cache, dit.keys_cached(*sizes, *call), chunk)
+        velocities.append(apply_cached(*sizes, *call).velocity)
+        cache = write_chunk(cache, keys_cached(*sizes, *call), chunk)
     return jnp.concatenate(velocities, axis=1), cache
 
 
@@ -99,7 +103,7 @@ def test_single_caption_ignores_the_index(example):
     out_of_range = dataclasses.replace(single, shots=single.shots + 5)
     frames = np.arange(9)
     one, other = (
-        dit.apply_dense(
+        apply_dense(
             e.params,
             e.config,
             e.latents,
@@ -117,8 +121,8 @@ def test_key_passes_propose_what_full_passes_propose(example):
     frames = np.arange(9)
     call = (example.params, example.config, example.latents, example.timesteps)
     angles = example.angles(frames)
-    kv = dit.keys_dense(*call, angles, example.text, caption_index=example.shots)
-    full = dit.apply_dense(*call, angles, example.text, caption_index=example.shots)
+    kv = keys_dense(*call, angles, example.text, caption_index=example.shots)
+    full = apply_dense(*call, angles, example.text, caption_index=example.shots)
     np.testing.assert_array_equal(kv.key, full.kv.key)
     np.testing.assert_array_equal(kv.value, full.kv.value)
 
@@ -126,7 +130,7 @@ def test_key_passes_propose_what_full_passes_propose(example):
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_remat_changes_no_gradient(example, remat):
     def loss(params, remat):
-        velocity = dit.apply_dense(
+        velocity = apply_dense(
             params,
             example.config,
             example.latents,
@@ -146,7 +150,7 @@ def test_bfloat16_follows_float32(example):
     half = Compute(dtype=jnp.bfloat16)
     args = (example.params, example.config, example.latents, example.timesteps)
     full, rough = (
-        dit.apply_dense(
+        apply_dense(
             *args,
             example.angles(np.arange(9)),
             example.text,

@@ -28,8 +28,8 @@ COLOURS: Mapping[str, Rgb] = {
 TRIMS: Mapping[str, Rgb] = {
     "white": (252, 250, 244),
     "black": (44, 40, 52),
-    "pink": (255, 148, 202),
-    "cyan": (72, 222, 228),
+    "pink": (255, 118, 192),
+    "cyan": (48, 214, 226),
 }
 """Hidden: colour in which the pattern is painted."""
 

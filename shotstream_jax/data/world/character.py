@@ -9,23 +9,27 @@ from jaxtyping import Float
 
 from shotstream_jax.data.world.attributes import COLOURS, TRIMS, Rgb
 from shotstream_jax.data.world.motion import Poses
-from shotstream_jax.data.world.spec import StorySpec
 from shotstream_jax.data.world.shapes import Field, body_distance, coverage, ellipse_distance
-
-Cover = Float[np.ndarray, "video_frame row column"]
-Paint = Float[np.ndarray, "video_frame row column 3"]
+from shotstream_jax.data.world.spec import StorySpec
 
 INK: Rgb = (46, 38, 62)
-INK_WIDTH = 0.12
+"""Colour of the outline and of the pupils."""
+
 EYE_WHITE: Rgb = (255, 255, 255)
-EYE_RADII = (0.19, 0.23)
-EYE_APART = 0.25
-PUPIL = 0.12
 
 FACES = {"circle": -0.26, "square": -0.28, "triangle": -0.1, "star": -0.14}
 """Height `v` of the eyes."""
 
+INK_WIDTH = 0.12
+EYE_RADII = (0.19, 0.23)
+EYE_APART = 0.25
+PUPIL_RADIUS = 0.12
+GAZE_SHIFT = 0.06
 SHADE = 0.13
+"""Share of the light that the lower body loses."""
+
+Layers = Float[np.ndarray, "*points 4"]
+"""Weights of paint, trim, ink and eye white; they add up to 1 inside the body and 0 outside."""
 
 
 def trim_distance(pattern: str, u: Field, v: Field) -> Field:
@@ -39,15 +43,25 @@ def trim_distance(pattern: str, u: Field, v: Field) -> Field:
             return -u
 
 
-def eye_distance(shape: str, u: Field, v: Field) -> Field:
-    """Distance to the nearer eye, in body radii."""
-    return ellipse_distance(np.abs(u), v, (EYE_APART, FACES[shape]), EYE_RADII)
+def body_layers(
+    shape: str, pattern: str, u: Field, v: Field, gaze: float, pixels: Field | float
+) -> Layers:
+    """What is seen at points in body coordinates, with edges as soft as a radius of `pixels`."""
+    edge = body_distance(shape, u, v)
+    cover, inside = coverage(edge, pixels), coverage(edge + INK_WIDTH, pixels)
+    second = coverage(trim_distance(pattern, u, v), pixels)
+    eye = coverage(ellipse_distance(np.abs(u), v, (EYE_APART, FACES[shape]), EYE_RADII), pixels)
+    pupil = coverage(_pupil_distance(shape, u, v, gaze), pixels)
+    bare = inside * (1 - eye)
+    white = eye * (1 - pupil)
+    weights = np.stack([bare * (1 - second), bare * second, 1 - bare - white, white], axis=-1)
+    return weights * cover[..., None]
 
 
-def pupil_distance(shape: str, u: Field, v: Field, gaze: float) -> Field:
-    """Distance to the nearer pupil, in body radii."""
-    left = ellipse_distance(u, v, (0.06 * gaze - EYE_APART, FACES[shape] + 0.03), (PUPIL, PUPIL))
-    right = ellipse_distance(u, v, (0.06 * gaze + EYE_APART, FACES[shape] + 0.03), (PUPIL, PUPIL))
+def _pupil_distance(shape: str, u: Field, v: Field, gaze: float) -> Field:
+    height, size = FACES[shape] + 0.03, (PUPIL_RADIUS, PUPIL_RADIUS)
+    left = ellipse_distance(u, v, (GAZE_SHIFT * gaze - EYE_APART, height), size)
+    right = ellipse_distance(u, v, (GAZE_SHIFT * gaze + EYE_APART, height), size)
     return np.minimum(left, right)
 
 
@@ -60,25 +74,19 @@ def body_coordinates(x: Field, y: Field, seen: Poses) -> tuple[Field, Field]:
 
 
 def paint_character(
-    x: Field, y: Field, seen: Poses, story: StorySpec, height: int
-) -> tuple[Cover, Paint]:
+    x: Field, y: Field, seen: Poses, spec: StorySpec, height: int
+) -> tuple[
+    Float[np.ndarray, "video_frame row column"], Float[np.ndarray, "video_frame row column 3"]
+]:
     """Cover of the character and its colour times that cover, for points of a frame `height` high.
 
-    Layers are kept as weights of a four-colour palette until the last step, which is much cheaper
-    than blending three channels layer by layer.
+    Layers stay weights of a four-colour palette until the last step, which is several times
+    cheaper than blending three channels layer by layer.
     """
-    pixels = seen.radius * height
     u, v = body_coordinates(x, y, seen)
-    edge = body_distance(story.shape, u, v)
-    cover = coverage(edge, pixels)
-    inside = coverage(edge + INK_WIDTH, pixels)
-    second = coverage(trim_distance(story.pattern, u, v), pixels)
-    eye = coverage(eye_distance(story.shape, u, v), pixels)
-    pupil = coverage(pupil_distance(story.shape, u, v, seen.gaze), pixels)
-    light = 1 - SHADE * np.clip((y - seen.y[:, None, None]) / seen.radius + 0.2, -0.6, 1)
-    painted = inside * (1 - eye) * light
-    white = eye * (1 - pupil)
-    ink = 1 - inside * (1 - eye) - white
-    weights = np.stack([painted * (1 - second), painted * second, ink, white], axis=-1)
-    palette = np.asarray([COLOURS[story.colour], TRIMS[story.trim], INK, EYE_WHITE], np.float32)
-    return cover, (weights * cover[..., None]) @ palette
+    layers = body_layers(spec.shape, spec.pattern, u, v, seen.gaze, seen.radius * height)
+    cover = layers.sum(-1)
+    down = (y - seen.y[:, None, None]) / seen.radius
+    layers[..., :2] *= (1 - SHADE * np.clip(down + 0.2, -0.6, 1))[..., None]
+    palette = np.asarray([COLOURS[spec.colour], TRIMS[spec.trim], INK, EYE_WHITE], np.float32)
+    return cover, layers @ palette

@@ -7,9 +7,9 @@ the part of the frame that the character can touch is repainted; the rest is a c
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from shotstream_jax.data.world.character import Cover, paint_character
+from shotstream_jax.data.world.character import paint_character
 from shotstream_jax.data.world.motion import Poses, poses
 from shotstream_jax.data.world.scenery import backdrop
 from shotstream_jax.data.world.shapes import Field, body_extent, coverage, length
@@ -68,7 +68,9 @@ def _touched(
     return top, first[:, None] + np.arange(count)
 
 
-def _shadow(x: Field, y: Field, seen: Poses, height: int) -> Cover:
+def _shadow(
+    x: Field, y: Field, seen: Poses, height: int
+) -> Float[np.ndarray, "video_frame row column"]:
     """Darkness on the ground under the feet, less and tighter the higher they are."""
     lift = np.clip((seen.floor - seen.y) / seen.radius - 1, 0, 1.5)[:, None, None]
     half = seen.radius * (1 - 0.25 * lift)

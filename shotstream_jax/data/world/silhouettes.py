@@ -1,8 +1,8 @@
 """The looks that the oracle compares a character with: every shape, pattern and angle, canonical.
 
-A canonical patch is `SIDE` pixels square and `SPAN` hull radii wide, centred on the hull's centre of
-mass; the hull is the mask with every gap filled that the mask encloses along its row and its
-column. Position and size of a body can thus be read off a mask before its shape is known.
+A hull is a mask with every gap filled that the mask encloses along its row and its column. A
+canonical patch is `SIDE` pixels square and `SPAN` hull radii wide, centred on the hull's centre of
+mass. Place and size of a body can thus be read off a mask before its shape is known.
 """
 
 import dataclasses
@@ -12,29 +12,31 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from shotstream_jax.data.world.attributes import PATTERNS, SHAPES
-from shotstream_jax.data.world.character import (
-    INK_WIDTH,
-    eye_distance,
-    pupil_distance,
-    trim_distance,
-)
-from shotstream_jax.data.world.shapes import Field, body_distance, coverage
+from shotstream_jax.data.world.character import body_layers
+from shotstream_jax.data.world.shapes import Field, body_distance
 
 SIDE = 22
 SPAN = 3.2
 ANGLES = 36
 """Rotations in a full turn."""
 
-REGIONS = ("paint", "trim", "ink", "white")
-_FINE = 72
+_FINE_SIDE = 72
 _FINE_HALF = 1.5
 
 Mask = Bool[np.ndarray, "video_frame height width"]
+Images = Float[np.ndarray, "video_frame height width chan"]
+Patches = Float[np.ndarray, "video_frame pixel chan"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hulls:
-    """Centre of mass and radius (of the disc of equal area) of one hull a video frame, in pixels."""
+    """One hull a video frame, in pixels.
+
+    Attributes:
+      x: centre of mass.
+      y: centre of mass.
+      radius: radius of the disc of the same area; 0 where nothing was found.
+    """
 
     x: Float[np.ndarray, " video_frame"]
     y: Float[np.ndarray, " video_frame"]
@@ -43,26 +45,84 @@ class Hulls:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Templates:
-    """Canonical looks.
+    """Canonical looks, in the order of `SHAPES`, `PATTERNS` and `body_layers`.
 
     Attributes:
       inside: share of each patch pixel inside the hull.
-      regions: share of each patch pixel in each of `REGIONS`.
+      layers: share of each patch pixel in each layer of the body.
       radius: body radius over hull radius.
       offset: from the centre of mass of the hull to the middle of the body, in body radii.
     """
 
     inside: Float[np.ndarray, "shape angle pixel"]
-    regions: Float[np.ndarray, "region shape pattern angle pixel"]
+    layers: Float[np.ndarray, "layer shape pattern angle pixel"]
     radius: Float[np.ndarray, "shape angle"]
     offset: Float[np.ndarray, "shape angle 2"]
 
 
 def fill(mask: Mask) -> Mask:
     """Add every pixel that the mask encloses both along its row and along its column."""
-    across = _enclosed(mask, 2)
-    down = _enclosed(mask, 1)
-    return mask | (across & down)
+    return mask | (_enclosed(mask, axis=2) & _enclosed(mask, axis=1))
+
+
+def measure_hulls(hull: Mask) -> Hulls:
+    """Place and size of each hull; an empty one lies in the middle of the frame."""
+    _, height, width = hull.shape
+    area = hull.sum((1, 2))
+    found = np.maximum(area, 1)
+    x = hull.sum(1) @ (np.arange(width) + 0.5) / found
+    y = hull.sum(2) @ (np.arange(height) + 0.5) / found
+    return Hulls(
+        x=np.where(area > 0, x, width / 2),
+        y=np.where(area > 0, y, height / 2),
+        radius=np.sqrt(area / np.pi),
+    )
+
+
+def cut_patches(images: Images, hulls: Hulls) -> Patches:
+    """The canonical patch around each hull, bilinear; beyond the frame its edge repeats."""
+    count, height, width, _ = images.shape
+    reach = _patch_axis() * hulls.radius[:, None]
+    column = np.clip(hulls.x[:, None] + reach - 0.5, 0, width - 1.001)
+    row = np.clip(hulls.y[:, None] + reach - 0.5, 0, height - 1.001)
+    left, top = column.astype(np.int64), row.astype(np.int64)
+    rightward = (column - left)[:, None, :, None].astype(np.float32)
+    downward = (row - top)[:, :, None, None].astype(np.float32)
+    frame = np.arange(count)[:, None, None]
+
+    def corner(down: int, right: int) -> np.ndarray:
+        return images[frame, (top + down)[:, :, None], (left + right)[:, None, :]]
+
+    upper = corner(0, 0) + rightward * (corner(0, 1) - corner(0, 0))
+    lower = corner(1, 0) + rightward * (corner(1, 1) - corner(1, 0))
+    return (upper + downward * (lower - upper)).reshape(count, SIDE * SIDE, -1)
+
+
+@functools.cache
+def templates() -> Templates:
+    """Draw all looks, once a process."""
+    inside, layers, radius, offset = [], [], [], []
+    for shape in SHAPES:
+        hull = fill(body_distance(shape, *_turned(*_fine_grid())) < 0)
+        hulls = measure_hulls(hull)
+        pixels = _FINE_SIDE / (2 * _FINE_HALF)
+        hull_radius = (hulls.radius / pixels)[:, None, None]
+        middle = _FINE_HALF - np.stack([hulls.x, hulls.y], axis=-1) / pixels
+        axis = _patch_axis() * hull_radius
+        u, v = _turned(
+            axis - middle[:, 0, None, None], axis.swapaxes(1, 2) - middle[:, 1, None, None]
+        )
+        looks = [body_layers(shape, p, u, v, 0.0, SIDE / SPAN / hull_radius) for p in PATTERNS]
+        layers.append(np.stack(looks).reshape(len(PATTERNS), ANGLES, SIDE * SIDE, -1))
+        inside.append(cut_patches(hull[..., None].astype(np.float32), hulls)[..., 0])
+        radius.append(pixels / hulls.radius)
+        offset.append(middle)
+    return Templates(
+        inside=np.stack(inside),
+        layers=np.ascontiguousarray(np.moveaxis(np.stack(layers), -1, 0), dtype=np.float32),
+        radius=np.stack(radius),
+        offset=np.stack(offset),
+    )
 
 
 def _enclosed(mask: Mask, axis: int) -> Mask:
@@ -71,103 +131,17 @@ def _enclosed(mask: Mask, axis: int) -> Mask:
     return before & after
 
 
-def measure_hulls(hull: Mask) -> Hulls:
-    """Where each hull is and how large; an empty one has radius 0 and sits in the middle."""
-    _, height, width = hull.shape
-    area = hull.sum((1, 2))
-    share = np.maximum(area, 1)
-    x = hull.sum(1) @ (np.arange(width) + 0.5) / share
-    y = hull.sum(2) @ (np.arange(height) + 0.5) / share
-    empty = area == 0
-    return Hulls(
-        x=np.where(empty, width / 2, x),
-        y=np.where(empty, height / 2, y),
-        radius=np.sqrt(area / np.pi),
-    )
-
-
-@functools.cache
-def templates() -> Templates:
-    """Draw all looks, once."""
-    inside, radius, offset = [], [], []
-    regions = np.zeros((len(REGIONS), len(SHAPES), len(PATTERNS), ANGLES, SIDE * SIDE), np.float32)
-    for s, shape in enumerate(SHAPES):
-        hulls, filled = _hulls_of(shape)
-        per_radius = _FINE / (2 * _FINE_HALF)
-        hull_radius = hulls.radius / per_radius
-        offset_xy = -(np.stack([hulls.x, hulls.y], -1) / per_radius - _FINE_HALF)
-        u, v = _patch_coordinates(offset_xy, hull_radius)
-        looks = [_looks(shape, pattern, u, v, hull_radius) for pattern in PATTERNS]
-        regions[:, s] = np.stack(looks, 1).reshape(len(REGIONS), len(PATTERNS), ANGLES, -1)
-        inside.append(_sample_hulls(filled, hulls))
-        radius.append(1 / hull_radius)
-        offset.append(offset_xy)
-    return Templates(
-        inside=np.stack(inside), regions=regions, radius=np.stack(radius), offset=np.stack(offset)
-    )
-
-
-def patch_grid() -> Float[np.ndarray, " side"]:
+def _patch_axis() -> Float[np.ndarray, " side"]:
     """Coordinates of patch pixels along one axis, in hull radii."""
     return ((np.arange(SIDE) + 0.5) / SIDE - 0.5) * SPAN
 
 
-def _angles() -> Float[np.ndarray, "angle 1 1"]:
-    return (np.arange(ANGLES) * 2 * np.pi / ANGLES)[:, None, None]
+def _fine_grid() -> tuple[Field, Field]:
+    axis = ((np.arange(_FINE_SIDE) + 0.5) / _FINE_SIDE * 2 - 1) * _FINE_HALF
+    return axis[None, None, :], axis[None, :, None]
 
 
 def _turned(x: Field, y: Field) -> tuple[Field, Field]:
-    cos, sin = np.cos(_angles()), np.sin(_angles())
-    return cos * x + sin * y, cos * y - sin * x
-
-
-def _hulls_of(shape: str) -> tuple[Hulls, Mask]:
-    grid = ((np.arange(_FINE) + 0.5) / _FINE * 2 - 1) * _FINE_HALF
-    filled = fill(body_distance(shape, *_turned(grid[None, :], grid[:, None])) < 0)
-    return measure_hulls(filled), filled
-
-
-def _patch_coordinates(offset: Field, hull_radius: Field) -> tuple[Field, Field]:
-    grid = patch_grid()
-    scale = hull_radius[:, None, None]
-    x = grid[None, None, :] * scale - offset[:, 0, None, None]
-    y = grid[None, :, None] * scale - offset[:, 1, None, None]
-    return _turned(x, y)
-
-
-def _looks(
-    shape: str, pattern: str, u: Field, v: Field, hull_radius: Field
-) -> Float[np.ndarray, "region angle row column"]:
-    pixels = (SIDE / SPAN / hull_radius)[:, None, None]
-    painted = coverage(body_distance(shape, u, v) + INK_WIDTH, pixels)
-    cover = coverage(body_distance(shape, u, v), pixels)
-    second = coverage(trim_distance(pattern, u, v), pixels)
-    eye = coverage(eye_distance(shape, u, v), pixels)
-    white = eye * (1 - coverage(pupil_distance(shape, u, v, 0.0), pixels))
-    bare = painted * (1 - eye)
-    return np.stack([bare * (1 - second), bare * second, cover - bare - painted * white, painted * white])
-
-
-def _sample_hulls(filled: Mask, hulls: Hulls) -> Float[np.ndarray, "angle pixel"]:
-    return sample_patches(filled[..., None].astype(np.float32), hulls)[..., 0]
-
-
-def sample_patches(
-    images: Float[np.ndarray, "video_frame height width chan"], hulls: Hulls
-) -> Float[np.ndarray, "video_frame pixel chan"]:
-    """Cut the canonical patch around each hull, bilinearly; beyond the edge the edge repeats."""
-    count, height, width, _ = images.shape
-    reach = patch_grid() * hulls.radius[:, None]
-    column = np.clip(hulls.x[:, None] + reach - 0.5, 0, width - 1.001)
-    row = np.clip(hulls.y[:, None] + reach - 0.5, 0, height - 1.001)
-    left, top = column.astype(np.int64), row.astype(np.int64)
-    right_share = (column - left)[:, None, :, None].astype(np.float32)
-    low_share = (row - top)[:, :, None, None].astype(np.float32)
-    frame = np.arange(count)[:, None, None]
-
-    def at(down: int, right: int) -> np.ndarray:
-        return images[frame, (top + down)[:, :, None], (left + right)[:, None, :]]
-
-    upper = at(0, 0) + right_share * (at(0, 1) - at(0, 0))
-    lower = at(1, 0) + right_share * (at(1, 1) - at(1, 0))
-    return (upper + low_share * (lower - upper)).reshape(count, SIDE * SIDE, -1)
+    """Body coordinates of points around a body, for every angle on a new leading axis."""
+    angle = (np.arange(ANGLES) * 2 * np.pi / ANGLES)[:, None, None]
+    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x

@@ -87,6 +87,11 @@ class StorySpec:
             raise ValueError(f"A story has 1 to {MAX_SHOTS} shots, not {len(self.shots)}.")
 
 
+def true_value(spec: StorySpec, shot: int, attribute: str) -> str:
+    """What one shot of a story shows, for any named or hidden attribute."""
+    return getattr(spec.shots[shot] if attribute in SHOT_NAMED else spec, attribute)
+
+
 def sample_story(seed: int, shots: int, split: Split = "train", *, index: int = 0) -> StorySpec:
     """Draw story number `index` of a split; neighbouring shots never share scene and framing.
 

@@ -1,0 +1,244 @@
+"""Our checkpoint folder: one Orbax item a network, with the sizes it was made for beside it.
+
+    config.json      format, version, sizes of the networks, rollout settings, origin of weights
+    files.json       size and checksum of every other file
+    dit/ vae/ text/  parameters; leaves under `blocks` are stored layer by layer
+    lora/            optional factors that belong to dit/
+    tokenizer/       tokenizer.json
+
+A folder is written under a hidden name and renamed when complete: half a checkpoint never shows.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.typing import DTypeLike
+from orbax.checkpoint import type_handlers
+
+from shotstream_jax.checkpoints import integrity
+from shotstream_jax.checkpoints.atomic import new_folder
+from shotstream_jax.checkpoints.formats import CONFIGS, NetworkConfig
+from shotstream_jax.checkpoints.tensors import LazyArray
+from shotstream_jax.typing import Params, PyTree
+
+FORMAT, VERSION = "shotstream_jax", 1
+CONFIG, TOKENIZER = "config.json", "tokenizer"
+
+_PIECE_BYTES = 1 << 26
+"""Largest piece of a leaf that is compressed, or read for one device, at once."""
+
+Path = tuple[str, ...]
+Tree = Mapping[str, Any]
+"""Parameters on the host or on devices: nested dicts of arrays."""
+
+
+def save_checkpoint(
+    folder: pathlib.Path,
+    networks: Mapping[str, Tree],
+    config: Mapping[str, Any],
+    tokenizer: pathlib.Path | None = None,
+) -> None:
+    """Write a whole checkpoint: parameters by network, `config`, and a copy of a tokenizer file.
+
+    Raises:
+      FileExistsError: something is at `folder` already.
+      ValueError: `config` does not describe the networks given.
+    """
+    with creating_checkpoint(folder, config, tokenizer) as partial:
+        for name, params in networks.items():
+            write_network(partial, name, params)
+
+
+@contextlib.contextmanager
+def creating_checkpoint(
+    folder: pathlib.Path, config: Mapping[str, Any], tokenizer: pathlib.Path | None = None
+) -> Iterator[pathlib.Path]:
+    """A hidden folder for `write_network`, which becomes `folder` if all goes well.
+
+    Raises:
+      FileExistsError: something is at `folder` already.
+      ValueError: `config` does not describe the networks that were written.
+    """
+    with new_folder(folder) as partial:
+        yield partial
+        written = sorted(path.name for path in partial.iterdir())
+        if written != sorted(config["networks"]):
+            raise ValueError(
+                f"The config describes networks {', '.join(sorted(config['networks']))} and "
+                f"{', '.join(written)} were written; make them the same."
+            )
+        if tokenizer is not None:
+            (partial / TOKENIZER).mkdir()
+            shutil.copyfile(tokenizer, partial / TOKENIZER / "tokenizer.json")
+        content = json.dumps({"format": FORMAT, "version": VERSION, **config}, indent=1)
+        (partial / CONFIG).write_text(content + "\n", encoding="utf-8")
+        integrity.seal(partial)
+
+
+def write_network(partial: pathlib.Path, name: str, params: Tree) -> None:
+    """Write one network's parameters as item `name`."""
+    args = ocp.args.PyTreeSave(params, save_args=jax.tree_util.tree_map_with_path(_stored, params))
+    with _checkpointer() as checkpointer:
+        checkpointer.save(partial.absolute() / name, args=args)
+
+
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Read `config.json` of a checkpoint.
+
+    Raises:
+      FileNotFoundError: no such folder, or no checkpoint in it.
+      ValueError: a config that is damaged, of another program, or of a newer version.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        what = "has no" if folder.is_dir() else "does not exist, so it has no"
+        raise FileNotFoundError(
+            f"{folder} {what} {CONFIG}; give a checkpoint folder that `shotstream convert` wrote."
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); convert or fetch it again.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} does not say format {FORMAT!r}: another program's; convert it first."
+        )
+    if config.get("version") != VERSION or not isinstance(config.get("networks"), dict):
+        raise ValueError(
+            f"{path} is of version {config.get('version')!r} and {VERSION} is read here; "
+            "install the release that wrote it, or convert again."
+        )
+    return config
+
+
+def network_config(config: Mapping[str, Any], name: str) -> NetworkConfig:
+    """The sizes of one network, from what `read_config` gave.
+
+    Raises:
+      ValueError: the checkpoint does not hold it, or its sizes do not fit together.
+    """
+    sizes = _described(config, name)
+    lists = {key: tuple(value) for key, value in sizes.items() if isinstance(value, list)}
+    try:
+        return CONFIGS[name](**{**sizes, **lists})
+    except TypeError as error:
+        raise ValueError(f"{CONFIG} has other sizes for {name} than are known: {error}.") from error
+
+
+def load_network(
+    folder: pathlib.Path,
+    name: str,
+    *,
+    dtype: DTypeLike | None = None,
+    shardings: PyTree[jax.sharding.Sharding] | None = None,
+) -> Params:
+    """Load one network onto devices, each reading its own part, cast to `dtype` if given.
+
+    `shardings` is one for each leaf, or for each branch, or one for all; without it everything is
+    on the first local device.
+
+    Raises:
+      FileNotFoundError: no checkpoint in the folder.
+      ValueError: the network is not in it, or is damaged.
+    """
+    item, stored = _open(folder, name)
+    if shardings is None:
+        shardings = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, dtype or leaf.dtype, sharding=sharding
+        ),
+        stored,
+        jax.tree.broadcast(shardings, stored),
+    )
+    restore_args = ocp.checkpoint_utils.construct_restore_args(target)
+    with _checkpointer() as checkpointer:
+        return checkpointer.restore(item, args=ocp.args.PyTreeRestore(target, restore_args))
+
+
+def stored_leaves(folder: pathlib.Path, name: str) -> dict[Path, LazyArray]:
+    """The parameters of one network by path, each read to the host when asked for.
+
+    Raises:
+      FileNotFoundError: no checkpoint in the folder.
+      ValueError: the network is not in it, or is damaged.
+    """
+    item, stored = _open(folder, name)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(stored)
+
+    def read(index: int) -> np.ndarray:
+        only = [ocp.PLACEHOLDER] * len(leaves)
+        only[index] = leaves[index][1]
+        args = [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves)
+        with _checkpointer() as checkpointer:
+            tree = checkpointer.restore(
+                item,
+                args=ocp.args.PyTreeRestore(structure.unflatten(only), structure.unflatten(args)),
+            )
+        return jax.tree.leaves(tree)[index]
+
+    return {
+        tuple(key.key for key in path): LazyArray(
+            tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(read, index)
+        )
+        for index, (path, leaf) in enumerate(leaves)
+    }
+
+
+def _open(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, Any]:
+    """Where a network is stored, and the shapes and dtypes of its leaves."""
+    _described(read_config(folder), name)
+    integrity.verify(folder, name)
+    item = folder.absolute() / name
+    with _checkpointer() as checkpointer:
+        stored = checkpointer.metadata(item).item_metadata
+    if stored is None:
+        raise ValueError(f"{item} does not say what it holds; convert or fetch it again.")
+    return item, stored.tree
+
+
+def _described(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if name not in config["networks"]:
+        raise ValueError(
+            f"This checkpoint holds {', '.join(config['networks'])} and no {name}; "
+            "convert again with the folder that has it (--wan)."
+        )
+    return config["networks"][name]
+
+
+@contextlib.contextmanager
+def _checkpointer() -> Iterator[ocp.Checkpointer]:
+    # One file a piece: in one database, as by default, Orbax gathers a network in memory first.
+    arrays = type_handlers.create_type_handler_registry(
+        (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, type_handlers.ArrayHandler()),
+    )
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=arrays)
+    log = logging.getLogger("absl")
+    log.addFilter(_is_news)
+    try:
+        with ocp.Checkpointer(handler) as checkpointer:
+            yield checkpointer
+    finally:
+        log.removeFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax warns that there is no database to merge, which is what was asked for."""
+    return "Skipping merge of OCDBT" not in record.getMessage()
+
+
+def _stored(path: tuple[Any, ...], leaf: Any) -> ocp.SaveArgs:
+    """How a leaf is cut up: one layer a piece, so that what is cut is contiguous."""
+    del leaf
+    layers = (0,) if path[0].key == "blocks" else ()
+    return ocp.SaveArgs(shard_axes=layers, chunk_byte_size=_PIECE_BYTES)

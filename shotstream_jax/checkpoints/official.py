@@ -1,0 +1,125 @@
+"""Whole conversions: official weights into our checkpoint folder, and back into one file."""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from shotstream_jax.checkpoints.convert import build_params, export_tensors
+from shotstream_jax.checkpoints.formats import OFFICIAL
+from shotstream_jax.checkpoints.lora_files import LoRA, lora_names, merge_lora
+from shotstream_jax.checkpoints.manager import (
+    creating_checkpoint,
+    network_config,
+    read_config,
+    stored_leaves,
+    write_network,
+)
+from shotstream_jax.checkpoints.naming import NameTable
+from shotstream_jax.checkpoints.report import PartialWeightsError, Report, compare
+from shotstream_jax.checkpoints.safetensors_files import write_safetensors
+from shotstream_jax.checkpoints.sources import Source
+from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
+from shotstream_jax.checkpoints.torch_writer import write_torch
+
+
+def report_on(source: Source, dtype: DTypeLike | None = None) -> dict[str, Report]:
+    """Match every network's tensors with their places, reading no values."""
+    cast = None if dtype is None else np.dtype(dtype)
+    return {name: compare(part.table, part.tensors, cast) for name, part in source.parts.items()}
+
+
+def import_source(
+    source: Source,
+    folder: pathlib.Path,
+    *,
+    dtype: DTypeLike | None = None,
+    rollout: Mapping[str, Any] | None = None,
+    started: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Convert every network of a source into a new checkpoint folder.
+
+    Arrays grow in files beside the output, so that memory holds a tensor and not a network. `dtype`
+    casts, `None` keeps what the files have; `rollout` are settings to go with the weights;
+    `started` hears the name of each network before it is converted.
+
+    Raises:
+      FileExistsError: something is at `folder` already.
+      PartialWeightsError: a network is not filled exactly; nothing was written.
+    """
+    reports = report_on(source, dtype)
+    for name, report in reports.items():
+        if not report.whole:
+            part = source.parts[name]
+            raise PartialWeightsError(report, f"{part.kind} in {', '.join(part.files)}")
+    config = {
+        "networks": {name: dict(part.sizes) for name, part in source.parts.items()},
+        "rollout": None if rollout is None else dict(rollout),
+        "weights": "converted",
+        "source": {
+            name: {"format": part.kind, "files": part.files, **dataclasses.asdict(reports[name])}
+            for name, part in source.parts.items()
+        },
+    }
+    with creating_checkpoint(folder, config, source.tokenizer) as partial:
+        for name, part in source.parts.items():
+            started(name)
+            with tempfile.TemporaryDirectory(dir=partial) as scratch:
+                params = build_params(
+                    part.table, part.tensors, dtype, scratch=pathlib.Path(scratch)
+                )
+                write_network(partial, name, params)
+
+
+def export_official(
+    folder: pathlib.Path,
+    file: pathlib.Path,
+    *,
+    network: str = "dit",
+    dtype: DTypeLike | None = None,
+) -> None:
+    """Write one network of a checkpoint as the official file: `.pt`, `.pth` or `.safetensors`.
+
+    A transformer in a torch file is laid out as ShotStream's releases are. LoRA factors that are
+    kept apart are merged. The file appears when complete, and replaces what was there.
+
+    Raises:
+      FileNotFoundError: no checkpoint in the folder.
+      ValueError: the network is not in it or is damaged, or the suffix is not known.
+    """
+    if file.suffix not in (".pt", ".pth", ".safetensors"):
+        raise ValueError(
+            f"{file} ends in {file.suffix!r}; official files end in .pt, .pth or .safetensors."
+        )
+    config = read_config(folder)
+    table = OFFICIAL[network].names(network_config(config, network))
+    tensors = export_tensors(table, stored_leaves(folder, network))
+    if network == "dit" and "lora" in config["networks"]:
+        tensors = _with_lora(folder, table, tensors, **config["networks"]["lora"])
+    if dtype is not None:
+        tensors = {name: _cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
+    if file.suffix == ".safetensors":
+        write_safetensors(file, tensors)
+    elif network == "dit":
+        wrapped = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        write_torch(file, wrapped, section="generator")
+    else:
+        write_torch(file, tensors)
+
+
+def _with_lora(
+    folder: pathlib.Path, table: NameTable, tensors: Tensors, *, rank: int, alpha: float
+) -> Tensors:
+    # Both factors of a layer are asked for in turn, and they are small: all are read at once.
+    leaves = {path: np.asarray(leaf) for path, leaf in stored_leaves(folder, "lora").items()}
+    names = lora_names(table, {(*path[:-1], "kernel") for path in leaves}, rank)
+    factors = LoRA(export_tensors(names, leaves), rank, alpha)
+    return merge_lora(table, tensors, names, factors)
+
+
+def _cast(tensor: Tensor, dtype: np.dtype) -> LazyArray:
+    return LazyArray(tensor.shape, dtype, lambda: np.asarray(tensor).astype(dtype))

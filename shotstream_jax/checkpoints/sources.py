@@ -1,0 +1,235 @@
+"""What the converter can be pointed at, and the networks that it finds there.
+
+A source is a Wan2.1 folder, a diffusers folder, or a file of one network with a folder (the base)
+that has the others. Nothing is read here but names, shapes and dtypes.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from shotstream_jax.checkpoints.formats import OFFICIAL, recognise, without_copies
+from shotstream_jax.checkpoints.lora_files import (
+    adapted_kernels,
+    lora_names,
+    merge_lora,
+    read_lora,
+)
+from shotstream_jax.checkpoints.naming import NameTable
+from shotstream_jax.checkpoints.report import PartialWeightsError, compare
+from shotstream_jax.checkpoints.tensors import Tensors, section_of, sections, unwrap
+from shotstream_jax.checkpoints.torch_weights import open_weights
+from shotstream_jax.models.dit_config import DiTConfig
+
+_SECTION, _LORA_SECTION = "generator", "generator_lora"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One network to convert.
+
+    Attributes:
+      kind: what a person calls its format.
+      table: the places of its tensors.
+      tensors: by bare name.
+      sizes: what describes it in our `config.json`.
+      files: names of the files that it comes from.
+    """
+
+    kind: str
+    table: NameTable
+    tensors: Tensors
+    sizes: Mapping[str, Any]
+    files: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The networks to convert, by name, and the tokenizer file where there is one."""
+
+    parts: Mapping[str, Part]
+    tokenizer: pathlib.Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+    """Where a kind of folder keeps each network: patterns, of which the first match counts."""
+
+    name: str
+    networks: Mapping[str, tuple[str, ...]]
+    tokenizer: str
+
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_INDEX = ".index.json"
+_FOLDERS = (
+    _Folder(
+        "diffusers",
+        {
+            "dit": (f"transformer/{_WEIGHTS}", f"transformer/{_WEIGHTS}{_INDEX}"),
+            "vae": (f"vae/{_WEIGHTS}",),
+            "text": (
+                "text_encoder/model.safetensors",
+                f"text_encoder/model.safetensors{_INDEX}",
+            ),
+        },
+        "tokenizer/tokenizer.json",
+    ),
+    _Folder(
+        "Wan2.1",
+        {
+            "dit": (_WEIGHTS, f"{_WEIGHTS}{_INDEX}"),
+            "vae": ("*VAE.pth",),
+            "text": ("models_t5_*.pth",),
+        },
+        "google/umt5-xxl/tokenizer.json",
+    ),
+)
+
+
+def find_source(
+    path: pathlib.Path, *, base: pathlib.Path | None = None, section: str | None = None
+) -> Source:
+    """Find the networks of a folder, or of a file and of the folder that it is based on.
+
+    `section` chooses a branch of the file, by default `generator` where there is one. Sizes come
+    from shapes, and from the `config.json` beside the weights or in the base.
+
+    Raises:
+      FileNotFoundError: a path, a network or a tokenizer that is not there.
+      ValueError: a file or folder that is not known, or is damaged.
+    """
+    if path.is_dir():
+        if base is not None:
+            raise ValueError(f"{path} is a folder, which needs no base; leave out {base}.")
+        return _in_folder(path)
+    beside, fallback = path.parent / "config.json", base and base / "config.json"
+    settings = beside if beside.is_file() or fallback is None else fallback
+    network, part = _part(path, settings, section)
+    if base is None:
+        return Source({network: part}, _tokenizer_beside(path) if network == "text" else None)
+    others = _in_folder(base, without=network)
+    return Source({network: part, **others.parts}, others.tokenizer)
+
+
+def with_lora(
+    source: Source, path: pathlib.Path, *, alpha: float | None = None, keep: bool = False
+) -> Source:
+    """Merge a file of LoRA factors into the transformer, or `keep` them as a part of their own.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      PartialWeightsError: factors that do not belong to this transformer, or are incomplete.
+      ValueError: no LoRA file, or no transformer to adapt.
+    """
+    if "dit" not in source.parts:
+        raise ValueError(f"{path} adapts a transformer, and the source holds none; give it one.")
+    base = source.parts["dit"]
+    tensors = open_weights(path)
+    if _LORA_SECTION in sections(tensors):
+        tensors = section_of(tensors, _LORA_SECTION, path)
+    lora = read_lora(tensors, path, alpha)
+    official = OFFICIAL["dit"].names(DiTConfig(**base.sizes))
+    names = lora_names(official, adapted_kernels(official, lora), lora.rank)
+    report = compare(names, lora.tensors)
+    if not report.whole:
+        raise PartialWeightsError(report, f"LoRA factors in {path}")
+    if keep:
+        sizes = {"rank": lora.rank, "alpha": lora.alpha}
+        part = Part("LoRA factors", names, lora.tensors, sizes, (path.name,))
+        return dataclasses.replace(source, parts={**source.parts, "lora": part})
+    merged = merge_lora(base.table, base.tensors, names, lora)
+    part = dataclasses.replace(base, tensors=merged, files=(*base.files, path.name))
+    return dataclasses.replace(source, parts={**source.parts, "dit": part})
+
+
+def _in_folder(path: pathlib.Path, without: str | None = None) -> Source:
+    """Everything that a folder of a known kind must hold, except the network `without`."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"There is no folder {path}; check the path.")
+    found = {folder.name: _files(path, folder) for folder in _FOLDERS}
+    folder = max(_FOLDERS, key=lambda folder: len(found[folder.name]))
+    files = found[folder.name]
+    if not files:
+        known = " or ".join(folder.networks["dit"][0] for folder in _FOLDERS)
+        raise ValueError(
+            f"{path} is no folder of a known kind: it has no {known} and nothing else that is "
+            "converted; give a Wan2.1 or diffusers folder, or a file of weights."
+        )
+    patterns = {
+        **{name: p[0] for name, p in folder.networks.items()},
+        "tokenizer": folder.tokenizer,
+    }
+    missing = [pattern for name, pattern in patterns.items() if name not in {*files, without}]
+    if missing:
+        raise FileNotFoundError(
+            f"{folder.name} folder {path} has no {' and no '.join(missing)}; "
+            "fetch what is missing, nothing partial is converted."
+        )
+    tokenizer = _checked_tokenizer(files.pop("tokenizer"))
+    parts = dict(
+        _part(file, file.parent / "config.json") for name, file in files.items() if name != without
+    )
+    return Source(parts, tokenizer)
+
+
+def _files(path: pathlib.Path, folder: _Folder) -> dict[str, pathlib.Path]:
+    patterns = {**folder.networks, "tokenizer": (folder.tokenizer,)}
+    return {
+        name: match[0]
+        for name, choices in patterns.items()
+        if (match := [file for pattern in choices for file in sorted(path.glob(pattern))])
+    }
+
+
+def _part(
+    file: pathlib.Path, settings: pathlib.Path, section: str | None = None
+) -> tuple[str, Part]:
+    tensors = open_weights(file)
+    if section is None and _SECTION in sections(tensors):
+        section = _SECTION
+    if section is not None:
+        tensors = section_of(tensors, section, file)
+    tensors = unwrap(tensors)
+    format_ = recognise(tensors, file)
+    tensors = without_copies(format_, tensors)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    try:
+        config = format_.sizes(shapes, format_.landmarks, _json(settings))
+    except ValueError as error:
+        raise ValueError(f"{file}, read as a {format_.name}: {error}") from error
+    table, sizes = format_.names(config), dataclasses.asdict(config)
+    return format_.network, Part(format_.name, table, tensors, sizes, (file.name,))
+
+
+def _tokenizer_beside(text: pathlib.Path) -> pathlib.Path:
+    """The tokenizer of a folder that a file of a text encoder is in."""
+    places = [text.parent / folder.tokenizer for folder in _FOLDERS]
+    places += [text.parent.parent / folder.tokenizer for folder in _FOLDERS]
+    for place in places:
+        if place.is_file():
+            return _checked_tokenizer(place)
+    raise FileNotFoundError(
+        f"{text} is a text encoder and has no tokenizer beside it ({places[-1]}); fetch that too."
+    )
+
+
+def _checked_tokenizer(path: pathlib.Path) -> pathlib.Path:
+    if "model" not in _json(path):
+        raise ValueError(f"{path} describes no tokenizer (it has no model); fetch it again.")
+    return path
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    """An object from a file, empty if there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object; fetch it again.")
+    return content

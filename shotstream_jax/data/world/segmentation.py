@@ -1,0 +1,124 @@
+"""Telling a StoryWorld frame apart: which set it was filmed on, and where the character is.
+
+The empty set is known exactly, so the character is whatever no pixel of the set nearby explains,
+shadows on the ground allowed. Colours are RGB in [0, 255].
+"""
+
+import functools
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from shotstream_jax.data.world.attributes import FRAMINGS, SCENES, SKIES
+from shotstream_jax.data.world.scenery import Canvas, backdrop
+from shotstream_jax.data.world.silhouettes import Mask, fill
+from shotstream_jax.data.world.stage import LENSES, Picture
+
+Film = (
+    UInt8[np.ndarray, "video_frame height width 3"]
+    | Float[np.ndarray, "video_frame height width 3"]
+)
+"""RGB, uint8 in [0, 255] or floating in [-1, 1]."""
+
+Rgbs = Float[np.ndarray, "video_frame height width 3"]
+Setting = tuple[str, str, str]
+"""Scene, sky and framing."""
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    (scene, sky, framing) for scene in SCENES for sky in SKIES for framing in FRAMINGS
+)
+
+CELL = 4
+"""Pixels along the side of a cell of a coarse image."""
+
+_OUTLIER = 120.0
+_UNEXPLAINED = 34.0
+_DARKEST_SHADOW = 0.68
+_NEARBY = 5
+_CROWDED = 0.2
+_REACH = 0.5
+
+
+def to_rgb(film: Film) -> Rgbs:
+    """The film in [0, 255], whichever way it is stored."""
+    if film.dtype == np.uint8:
+        return film.astype(np.float32)
+    return (np.clip(film, -1, 1).astype(np.float32) + 1) * 127.5
+
+
+def smooth(images: Rgbs) -> Rgbs:
+    """Blur with the 1-2-1 kernel along rows and columns; the edge repeats."""
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    down = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    return (down[:, :, :-2] + 2 * down[:, :, 1:-1] + down[:, :, 2:]) / 16
+
+
+def coarse(images: Rgbs) -> Float[np.ndarray, "video_frame row column 3"]:
+    """Mean over cells of `CELL` x `CELL` pixels."""
+    count, height, width, _ = images.shape
+    cells = images.reshape(count, height // CELL, CELL, width // CELL, CELL, 3)
+    return cells.mean((2, 4))
+
+
+def setting_costs(frames: Rgbs, picture: Picture) -> Float[np.ndarray, "scene sky framing"]:
+    """How badly each empty set explains the shot, in RGB steps; far-off pixels count alike."""
+    seen = np.median(coarse(frames), axis=0)
+    off = np.abs(_coarse_sets(picture) - seen).sum(-1)
+    costs = np.minimum(off, _OUTLIER).mean((1, 2))
+    return costs.reshape(len(SCENES), len(SKIES), len(FRAMINGS))
+
+
+def find_character(frames: Rgbs, setting: Setting, picture: Picture) -> Mask:
+    """The hull of the character in every video frame, empty where there is none."""
+    odd = _unexplained(frames, setting, picture) > _UNEXPLAINED
+    odd = _count_around(odd, 1) >= 4
+    count, height, width = odd.shape
+    crowd = _count_around(odd, int(_CROWDED * height)).reshape(count, -1).argmax(1)
+    row, column = np.unravel_index(crowd, (height, width))
+    near_row = np.abs(np.arange(height) - row[:, None]) < _REACH * height
+    near_column = np.abs(np.arange(width) - column[:, None]) < _REACH * height
+    return fill(odd & near_row[:, :, None] & near_column[:, None, :])
+
+
+def shadow_rows(framing: str, picture: Picture) -> slice:
+    """Rows of the frame that the character's shadow can fall on."""
+    lens = LENSES[framing]
+    return slice(int((lens.floor - 0.27 * lens.radius) * picture.height), picture.height)
+
+
+def _unexplained(
+    frames: Rgbs, setting: Setting, picture: Picture
+) -> Float[np.ndarray, "video_frame height width"]:
+    """Distance to the colours of the set around each pixel, in RGB steps."""
+    canvas = backdrop(*setting, picture)
+    lowest, highest = _range_nearby(setting, picture)
+    ground = shadow_rows(setting[2], picture)
+    light = np.ones(frames.shape[:3], np.float32)
+    brightness = (frames[:, ground] * canvas[ground]).sum(-1) / (canvas[ground] ** 2).sum(-1)
+    light[:, ground] = np.clip(brightness, _DARKEST_SHADOW, 1)
+    lit = frames / light[..., None]
+    off = np.maximum(np.maximum(lit - highest, lowest - lit), 0)
+    return np.sqrt((off * off).sum(-1))
+
+
+def _count_around(mask: Mask, reach: int) -> Float[np.ndarray, "video_frame height width"]:
+    """Pixels of the mask within `reach` rows and columns."""
+    width = 2 * reach + 1
+    padded = np.pad(mask.astype(np.float32), ((0, 0), (reach + 1, reach), (reach + 1, reach)))
+    total = padded.cumsum(1).cumsum(2)
+    rows = total[:, width:] - total[:, :-width]
+    return rows[:, :, width:] - rows[:, :, :-width]
+
+
+@functools.lru_cache(maxsize=8)
+def _coarse_sets(picture: Picture) -> Float[np.ndarray, "setting row column 3"]:
+    return coarse(np.stack([backdrop(*setting, picture) for setting in SETTINGS]))
+
+
+@functools.lru_cache(maxsize=64)
+def _range_nearby(setting: Setting, picture: Picture) -> tuple[Canvas, Canvas]:
+    """Least and greatest value of each channel of the set around each pixel."""
+    margin = _NEARBY // 2
+    canvas = np.pad(backdrop(*setting, picture), ((margin,) * 2, (margin,) * 2, (0, 0)), "edge")
+    windows = np.lib.stride_tricks.sliding_window_view(canvas, (_NEARBY, _NEARBY), axis=(0, 1))
+    return windows.min((-2, -1)), windows.max((-2, -1))

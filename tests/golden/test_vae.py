@@ -1,0 +1,90 @@
+"""The autoencoder against recordings of the public implementation."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from shotstream_jax.checkpoints.convert import build_params
+from shotstream_jax.checkpoints.names_vae import vae_names
+from shotstream_jax.checkpoints.torch_weights import open_weights
+from shotstream_jax.models import vae, vae_stream
+from shotstream_jax.models.vae_config import VAEConfig
+
+STATIC = ("config", "dtype", "lowering")
+encode = jax.jit(vae.encode, static_argnames=STATIC)
+encode_images = jax.jit(vae.encode_images, static_argnames=STATIC)
+decode = jax.jit(vae.decode, static_argnames=STATIC)
+decode_first = jax.jit(vae_stream.decode_first, static_argnames=STATIC)
+decode_next = jax.jit(vae_stream.decode_next, static_argnames=STATIC)
+
+LOWERINGS = pytest.mark.parametrize("lowering", ["stacked", "conv3d"])
+
+
+@pytest.fixture(scope="module")
+def config(golden):
+    sizes = golden.sizes("vae")
+    return VAEConfig(
+        base_channels=sizes["dim"],
+        latent_channels=sizes["z_dim"],
+        multipliers=tuple(sizes["dim_mult"]),
+        residual_blocks=sizes["num_res_blocks"],
+        temporal_downsample=tuple(sizes["temporal_downsample"]),
+    )
+
+
+@pytest.fixture(scope="module")
+def params(golden, config):
+    return build_params(vae_names(config), open_weights(golden.path("Wan2.1_VAE.pth")))
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    """Input and output of each recorded call, channels last, by `enc` or `dec` and frames."""
+    arrays = golden.arrays("vae_golden")
+    calls = {}
+    for name in arrays:
+        network, frames, axis = re.fullmatch(r"(enc|dec)(\d+)_([xz])", name).groups()
+        calls.setdefault((network, int(frames)), {})[axis] = channels_last(arrays[name])
+    return calls
+
+
+def channels_last(array):
+    return np.moveaxis(array, 1, -1)
+
+
+def calls_of(recorded, network):
+    calls = [call for (name, _), call in recorded.items() if name == network]
+    assert calls
+    return calls
+
+
+@LOWERINGS
+def test_encode(params, config, recorded, agree, lowering):
+    for call in calls_of(recorded, "enc"):
+        agree(encode(params, config, call["x"], lowering=lowering), call["z"])
+
+
+def test_encode_images(params, config, recorded, agree):
+    for call in calls_of(recorded, "enc"):
+        agree(encode_images(params, config, call["x"])[:, :1], call["z"][:, :1])
+
+
+@LOWERINGS
+def test_decode(params, config, recorded, agree, lowering):
+    for call in calls_of(recorded, "dec"):
+        agree(decode(params, config, call["z"], lowering=lowering), call["x"])
+
+
+@LOWERINGS
+def test_decode_as_a_stream(params, config, recorded, agree, lowering):
+    for call in calls_of(recorded, "dec"):
+        latents = call["z"]
+        pixels, cache = decode_first(params, config, latents[:, :1], lowering=lowering)
+        film = [pixels]
+        for frame in range(1, latents.shape[1]):
+            latent = latents[:, frame : frame + 1]
+            pixels, cache = decode_next(params, config, cache, latent, lowering=lowering)
+            film.append(pixels)
+        agree(np.concatenate(film, axis=1), call["x"])
