@@ -47,7 +47,7 @@ def build_params(
             leaf[... if slot.layer is None else slot.layer] = to_ours(
                 np.asarray(tensors[name]), slot.layout
             )
-        _put(tree, path, leaf)
+        _put(tree, path, _settled(leaf))
     return tree
 
 
@@ -115,6 +115,13 @@ def _allocate(
     if scratch is None:
         return np.empty(shape, dtype)
     return np.memmap(scratch / ".".join(path), dtype, mode="w+", shape=shape)
+
+
+def _settled(leaf: np.ndarray) -> np.ndarray:
+    """Map a finished file anew, so that the pages written no longer count as this process's."""
+    if not isinstance(leaf, np.memmap):
+        return leaf
+    return np.memmap(str(leaf.filename), leaf.dtype, mode="r", shape=leaf.shape)
 
 
 def _put(tree: Tree, path: Path, leaf: np.ndarray) -> None:

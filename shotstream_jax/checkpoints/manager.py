@@ -165,6 +165,16 @@ def load_network(
         return checkpointer.restore(item, args=ocp.args.PyTreeRestore(target, restore_args))
 
 
+def network_shapes(folder: pathlib.Path, name: str) -> PyTree[Any]:
+    """The tree of one network as it is stored: shapes and dtypes, to choose shardings by.
+
+    Raises:
+      FileNotFoundError: no checkpoint in the folder.
+      ValueError: the network is not in it, or is damaged.
+    """
+    return _open(folder, name)[1]
+
+
 def stored_leaves(folder: pathlib.Path, name: str) -> dict[Path, LazyArray]:
     """The parameters of one network by path, each read to the host when asked for.
 

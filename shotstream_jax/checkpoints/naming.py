@@ -6,7 +6,7 @@ one direction or the other, so there and back is the identity by construction.
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -47,44 +47,39 @@ NameTable = Mapping[str, Slot]
 
 def to_ours(array: np.ndarray, layout: Layout) -> np.ndarray:
     """Lay an official array out as ours (a view wherever a view will do)."""
-    match layout:
-        case Layout.SAME:
-            return array
-        case Layout.LINEAR:
-            return array.T
-        case Layout.CONV2D:
-            return array.transpose(2, 3, 1, 0)
-        case Layout.CONV3D:
-            return array.transpose(2, 3, 4, 1, 0)
-        case Layout.TIME_CONV:
-            return array[:, :, :, 0, 0].transpose(2, 1, 0)
-        case Layout.POINTWISE:
-            return array.reshape(array.shape[:2]).T
-        case Layout.PATCH:
-            return array[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
-        case Layout.VECTOR:
-            return array.reshape(-1)
-        case Layout.DROP_FIRST:
-            return array[0]
+    return _TO_OURS[layout](array)
 
 
 def to_official(array: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np.ndarray:
     """Undo `to_ours`; `shape` is the official shape."""
-    match layout:
-        case Layout.SAME:
-            return array
-        case Layout.LINEAR:
-            return array.T
-        case Layout.CONV2D:
-            return array.transpose(3, 2, 0, 1)
-        case Layout.CONV3D:
-            return array.transpose(4, 3, 0, 1, 2)
-        case Layout.TIME_CONV:
-            return array.transpose(2, 1, 0)[..., None, None]
-        case Layout.POINTWISE:
-            return array.T.reshape(shape)
-        case Layout.PATCH:
-            dim, chan, _, q, r = shape
-            return array.reshape(q, r, chan, dim).transpose(3, 2, 0, 1)[:, :, None]
-        case Layout.VECTOR | Layout.DROP_FIRST:
-            return array.reshape(shape)
+    return _TO_OFFICIAL[layout](array, shape)
+
+
+def _patch_to_official(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    dim, chan, _, q, r = shape
+    return array.reshape(q, r, chan, dim).transpose(3, 2, 0, 1)[:, :, None]
+
+
+_TO_OURS: Mapping[Layout, Callable[[np.ndarray], np.ndarray]] = {
+    Layout.SAME: lambda array: array,
+    Layout.LINEAR: lambda array: array.T,
+    Layout.CONV2D: lambda array: array.transpose(2, 3, 1, 0),
+    Layout.CONV3D: lambda array: array.transpose(2, 3, 4, 1, 0),
+    Layout.TIME_CONV: lambda array: array[:, :, :, 0, 0].transpose(2, 1, 0),
+    Layout.POINTWISE: lambda array: array.reshape(array.shape[:2]).T,
+    Layout.PATCH: lambda array: array[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, array.shape[0]),
+    Layout.VECTOR: lambda array: array.reshape(-1),
+    Layout.DROP_FIRST: lambda array: array[0],
+}
+
+_TO_OFFICIAL: Mapping[Layout, Callable[[np.ndarray, tuple[int, ...]], np.ndarray]] = {
+    Layout.SAME: lambda array, _: array,
+    Layout.LINEAR: lambda array, _: array.T,
+    Layout.CONV2D: lambda array, _: array.transpose(3, 2, 0, 1),
+    Layout.CONV3D: lambda array, _: array.transpose(4, 3, 0, 1, 2),
+    Layout.TIME_CONV: lambda array, _: array.transpose(2, 1, 0)[..., None, None],
+    Layout.POINTWISE: lambda array, shape: array.T.reshape(shape),
+    Layout.PATCH: _patch_to_official,
+    Layout.VECTOR: lambda array, shape: array.reshape(shape),
+    Layout.DROP_FIRST: lambda array, shape: array.reshape(shape),
+}

@@ -37,7 +37,7 @@ class Report:
       unexpected: tensors that have no place.
       misshaped: tensors whose place has another shape.
       layouts: tensors that are laid out anew, by how.
-      dtypes: tensors by dtype in the file and after.
+      dtypes: tensors by dtype in the file, and after if that is another one.
       digest: SHA-256 of all names, shapes and dtypes of the file.
     """
 
@@ -93,13 +93,17 @@ def compare(table: NameTable, tensors: Tensors, dtype: np.dtype | None = None) -
         layouts=_count(
             table[name].layout.value for name in used if table[name].layout is not Layout.SAME
         ),
-        dtypes=_count(f"{tensors[name].dtype} -> {dtype or tensors[name].dtype}" for name in used),
+        dtypes=_count(_change(tensors[name].dtype, dtype) for name in used),
         digest=_digest(tensors),
     )
 
 
 def _count(kinds: Iterable[str]) -> dict[str, int]:
     return dict(sorted(collections.Counter(kinds).items()))
+
+
+def _change(found: np.dtype, wanted: np.dtype | None) -> str:
+    return str(found) if wanted in (None, found) else f"{found} -> {wanted}"
 
 
 def _digest(tensors: Tensors) -> str:

@@ -17,6 +17,7 @@ from shotstream_jax.checkpoints.lora_files import (
     merge_lora,
     read_lora,
 )
+from shotstream_jax.checkpoints.manager import CONFIG, FORMAT
 from shotstream_jax.checkpoints.naming import NameTable
 from shotstream_jax.checkpoints.report import PartialWeightsError, compare
 from shotstream_jax.checkpoints.tensors import Tensors, section_of, sections, unwrap
@@ -102,6 +103,8 @@ def find_source(
       ValueError: a file or folder that is not known, or is damaged.
     """
     if path.is_dir():
+        if _json(path / CONFIG).get("format") == FORMAT:
+            raise ValueError(f"{path} is a checkpoint already; it can be loaded as it is.")
         if base is not None:
             raise ValueError(f"{path} is a folder, which needs no base; leave out {base}.")
         return _in_folder(path)

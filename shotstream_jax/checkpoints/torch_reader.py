@@ -108,7 +108,7 @@ class _Archive:
             raise ValueError(f"{path} is a zip file but not one of torch's; it has no data.pkl.")
         root = roots[0].removesuffix("data.pkl")
         self._members = {info.filename.removeprefix(root): info for info in members}
-        self._bytes = np.memmap(path, np.uint8, mode="r")
+        self._size = path.stat().st_size
         self._checked: set[str] = set()
 
     def has(self, name: str) -> bool:
@@ -119,13 +119,15 @@ class _Archive:
         info = self._members.get(name)
         if info is None:
             raise ValueError(f"{self._path} has no member {name}; fetch it again.")
-        start = self._start(info)
-        content = self._bytes[start : start + info.file_size]
-        damaged = info.compress_type != zipfile.ZIP_STORED or content.size != info.file_size
-        if not damaged and name not in self._checked:
-            damaged = zlib.crc32(content.data) != info.CRC
-        if damaged:
-            raise ValueError(f"{self._path} is damaged in member {name}; fetch it again.")
+        if info.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{self._path} is compressed; unpack it, or torch.save it again.")
+        header = self._map(info, info.header_offset, _LOCAL_HEADER.size).tobytes()
+        signature, *lengths = _LOCAL_HEADER.unpack(header)
+        start = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
+        content = self._map(info, start, info.file_size)
+        is_new = name not in self._checked
+        if signature != b"PK\x03\x04" or (is_new and zlib.crc32(content.data) != info.CRC):
+            raise ValueError(self._damaged(info))
         self._checked.add(name)
         return content
 
@@ -156,13 +158,16 @@ class _Archive:
 
         return LazyArray(shape, dtype, read)
 
-    def _start(self, info: zipfile.ZipInfo) -> int:
-        header = self._bytes[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
-        if header.size == _LOCAL_HEADER.size:
-            signature, name_length, extra_length = _LOCAL_HEADER.unpack(header.tobytes())
-            if signature == b"PK\x03\x04":
-                return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-        raise ValueError(f"{self._path} is damaged at {info.filename}; fetch it again.")
+    def _map(self, info: zipfile.ZipInfo, start: int, size: int) -> np.ndarray:
+        """Bytes of the file, mapped for as long as the result lives."""
+        if start + size > self._size:
+            raise ValueError(self._damaged(info))
+        if size == 0:
+            return np.zeros(0, np.uint8)
+        return np.memmap(self._path, np.uint8, mode="r", offset=start, shape=(size,))
+
+    def _damaged(self, info: zipfile.ZipInfo) -> str:
+        return f"{self._path} is damaged in member {info.filename}; fetch it again."
 
 
 class _Unpickler(pickle.Unpickler):

@@ -7,6 +7,7 @@ Source: wan/modules/vae.py of the public Wan2.1 repository.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
@@ -34,8 +35,9 @@ class ChannelNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones_init(), (channels,))
         wide = x.astype(jnp.float32)
         energy = jnp.sum(jnp.square(wide), axis=-1, keepdims=True)
-        # The floor is under the root, where it also keeps the gradient of a zero vector finite.
         norm = jnp.sqrt(jnp.maximum(energy, _SMALLEST_NORM**2))
+        # Below the floor the slope is its inverse, 1e12: a few such norms in a row would overflow.
+        wide = jnp.where(energy > _SMALLEST_NORM**2, wide, jax.lax.stop_gradient(wide))
         gain = scale.astype(jnp.float32) * channels**0.5
         return (wide / norm * gain).astype(self.dtype)
 

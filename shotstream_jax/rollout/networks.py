@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
@@ -29,6 +30,7 @@ class Networks:
       compute: format and kernels of the transformer; its cache has the same format.
       decode_dtype: format in which the autoencoder decodes. It always encodes in float32: errors
         made there come back with every later shot.
+      mesh: devices that parameters are on, if more than the default one.
     """
 
     dit: Params
@@ -39,6 +41,7 @@ class Networks:
     rollout: RolloutConfig = RolloutConfig()
     compute: Compute = Compute()
     decode_dtype: Any = jnp.float32
+    mesh: Mesh | None = None
 
     def latent_grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of latents for a film of `size` = (height, width) pixels.

@@ -27,6 +27,7 @@ from shotstream_jax.models.vae_stream import decode_first, decode_next
 from shotstream_jax.rollout.chunk import Context, commit_chunk, denoise_chunk, prepare_shot
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
+from shotstream_jax.sharding import cache_shardings
 from shotstream_jax.story import (
     FrameRef,
     ShotPlan,
@@ -241,13 +242,17 @@ class Camera:
         if cache is not None:
             return cache
         networks = self.networks
-        return init_cache(
-            networks.dit_config,
-            networks.rollout.window,
-            text,
-            networks.frame_tokens(self.size),
-            networks.compute.dtype,
-        )
+        tokens = networks.frame_tokens(self.size)
+        sizes = networks.dit_config, networks.rollout.window
+        dtype = networks.compute.dtype
+
+        def init(text: TextKeys) -> ShotCache:
+            return init_cache(*sizes, text, tokens, dtype)
+
+        if networks.mesh is None:
+            return init(text)
+        shardings = cache_shardings(jax.eval_shape(init, text), networks.mesh)
+        return jax.jit(init, out_shardings=shardings)(text)
 
     def _seeded_noise(self, plan: ShotPlan, chunk: int, *, take: int) -> Array:
         rollout = self.networks.rollout

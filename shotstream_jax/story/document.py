@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from shotstream_jax.story.problems import FieldPath, Places, Problem, StoryError
+from shotstream_jax.story.problems import FieldPath, Places, Problem, StoryError, quote
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +197,7 @@ class _YamlWalk:
         for key, child in node.value:
             name = key.value
             if not isinstance(name, str) or key.tag != "tag:yaml.org,2002:str":
-                fail(f"{name!s:.40} is no field name; a name is plain text", self.place(key), path)
+                fail(f"{quote(name)} is no field name; a name is plain text", self.place(key), path)
             if name in fields:
                 first = self.lines[(*path, name)]
                 fail(f"written twice, first at {first}; keep one", self.place(key), (*path, name))
@@ -210,7 +210,7 @@ class _YamlWalk:
         except ValueError:
             kind = node.tag.rpartition(":")[2]
             fail(
-                f"{node.value!s:.40} looks like a {kind} but is none; put text in quotes",
+                f"{quote(node.value)} looks like a {kind} but is none; put text in quotes",
                 self.lines[path],
                 path,
             )

@@ -104,7 +104,7 @@ def _only_story(folder: pathlib.Path) -> pathlib.Path:
 
 
 class _StoryDumper(yaml.SafeDumper):
-    """Writes `[height, width]` on one line."""
+    """Writes `[height, width]` on one line, and every text so that it reads back unchanged."""
 
 
 def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
@@ -112,4 +112,11 @@ def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=numbers)
 
 
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    # YAML 1.1 takes these for line ends and, outside double quotes, folds them into spaces.
+    folds = any(mark in text for mark in "\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if folds else None)
+
+
 _StoryDumper.add_representer(list, _represent_list)
+_StoryDumper.add_representer(str, _represent_text)

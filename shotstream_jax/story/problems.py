@@ -6,6 +6,10 @@ a story built in Python has the first and never the second.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+_LONGEST_QUOTE = 48
+_WIDEST_NUMBER = 64  # bits; Python refuses to print very long integers
 
 FieldPath = tuple[str | int, ...]
 
@@ -14,8 +18,23 @@ def field_name(path: FieldPath) -> str:
     """A path as a person writes it: `("shots", 1, "caption")` is `shots[1].caption`."""
     name = ""
     for step in path:
-        name += f"[{step}]" if isinstance(step, int) else f".{step}"
+        if isinstance(step, int):
+            name += f"[{step}]"
+        else:
+            name += f".{step if step.isidentifier() else quote(step)}"
     return name.removeprefix(".")
+
+
+def quote(value: Any) -> str:
+    """A value as an error shows it: on one line, and short."""
+    if isinstance(value, int) and value.bit_length() > _WIDEST_NUMBER:
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, dict | list):
+        return f"a {'list' if isinstance(value, list) else 'group'} of {len(value)}"
+    shown = str(value)
+    if isinstance(value, str):
+        shown = repr(value) if value.isprintable() else ascii(value)
+    return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[: _LONGEST_QUOTE - 1]}…"
 
 
 @dataclasses.dataclass(frozen=True)

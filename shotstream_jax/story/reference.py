@@ -15,8 +15,7 @@ import pathlib
 from typing import Any
 
 from shotstream_jax.story.document import Document, fail, read_document, read_text
-from shotstream_jax.story.problems import FieldPath, Places
-from shotstream_jax.story.schema import quote
+from shotstream_jax.story.problems import FieldPath, Places, quote
 from shotstream_jax.story.story import FORMAT_VERSION
 
 _COLUMNS = ("json_path", "frame_number")
@@ -52,7 +51,7 @@ def read_reference_csv(path: pathlib.Path, row: int | None) -> Document:
     captions = next((candidate for candidate in tried if candidate.is_file()), None)
     if captions is None:
         fail(
-            f"{str(named)!r} is neither beside the table nor in the working folder; correct it",
+            f"{quote(str(named))} is neither by the table nor in the working folder; correct it",
             chosen.place,
             ("json_path",),
         )

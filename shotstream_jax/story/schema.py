@@ -13,10 +13,8 @@ from typing import Any
 
 import jsonschema
 
-from shotstream_jax.story.problems import FieldPath, Problem
+from shotstream_jax.story.problems import FieldPath, Problem, quote
 
-_LONGEST_QUOTE = 48
-_WIDEST_NUMBER = 64  # bits; Python refuses to print very long integers
 _KINDS = {
     "array": "a list",
     "integer": "a whole number",
@@ -90,13 +88,13 @@ def _wrong_kind(value: Any, kind: str, schema: dict[str, Any]) -> str:
     return f"{quote(value)} is not {_KINDS[kind]}; write {_KINDS[kind]}"
 
 
-def _out_of_range(value: float, bound: int, schema: dict[str, Any]) -> str:
+def _out_of_range(value: int | float, bound: int, schema: dict[str, Any]) -> str:
     low, high = schema["minimum"], schema["maximum"]
     side = "below" if value < low else "above"
     return f"{quote(value)} is {side} {bound}; write a whole number from {low} to {high}"
 
 
-def _not_a_multiple(value: float, step: int, schema: dict[str, Any]) -> str:
+def _not_a_multiple(value: int | float, step: int, schema: dict[str, Any]) -> str:
     below = max(step, int(value) // step * step)
     return f"{quote(value)} is not a multiple of {step}; write {below} or {below + step}"
 
@@ -133,15 +131,3 @@ _SAYINGS: dict[str, Callable[[Any, Any, dict[str, Any]], str]] = {
     "pattern": _unfit,
     "type": _wrong_kind,
 }
-
-
-def quote(value: Any) -> str:
-    """A value as an error shows it: on one line, and short."""
-    if isinstance(value, int) and value.bit_length() > _WIDEST_NUMBER:
-        return f"a number of {value.bit_length()} bits"
-    if isinstance(value, dict | list):
-        return f"a {'list' if isinstance(value, list) else 'group'} of {len(value)}"
-    shown = str(value)
-    if isinstance(value, str):
-        shown = repr(value) if value.isprintable() else ascii(value)
-    return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[: _LONGEST_QUOTE - 1]}…"

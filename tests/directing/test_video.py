@@ -94,9 +94,14 @@ class TestMp4Writer:
     def test_a_failing_block_keeps_the_older_file(self, tmp_path):
         path = write(tmp_path / "film.mp4", drifting_bar(3))
         before = path.read_bytes()
-        with pytest.raises(KeyError), Mp4Writer(path, fps=FPS, size=SIZE) as film:
-            film.write(noise(30))
-            raise KeyError("camera")
+
+        def fail_while_filming() -> None:
+            with Mp4Writer(path, fps=FPS, size=SIZE) as film:
+                film.write(noise(30))
+                raise KeyError("camera")
+
+        with pytest.raises(KeyError, match="camera"):
+            fail_while_filming()
         assert path.read_bytes() == before
         assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
 
@@ -147,12 +152,12 @@ class TestMp4Writer:
 
     @pytest.mark.parametrize("options", [{"fps": 0}, {"fps": 8, "crf": 0}, {"fps": 8, "crf": 52}])
     def test_impossible_settings_are_refused(self, tmp_path, options):
-        with pytest.raises(ValueError, match="fps|crf"):
+        with pytest.raises(ValueError, match=r"fps \d+ must be .* crf"):
             Mp4Writer(tmp_path / "film.mp4", size=SIZE, **options)
 
     def test_frames_of_another_size_are_refused(self, tmp_path):
         with (
-            pytest.raises(ValueError, match="64 x 96.*32 x 96"),
+            pytest.raises(ValueError, match=r"64 x 96.*32 x 96"),
             Mp4Writer(tmp_path / "film.mp4", fps=FPS, size=SIZE) as film,
         ):
             film.write(np.zeros((1, 32, 96, 3), np.uint8))

@@ -12,7 +12,7 @@ from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
 from shotstream_jax.models.vae_decoder import start_of_clip
 
 SIZES = {"latent_channels": 3, "latent_mean": (0.5, -1.0, 0.2), "latent_std": (2.0, 0.7, 1.3)}
-FOUR_STAGES = VAEConfig(base_channels=4, residual_blocks=2, **SIZES)
+FOUR_STAGES = VAEConfig(base_channels=4, residual_blocks=1, **SIZES)
 THREE_STAGES = VAEConfig(
     base_channels=4,
     multipliers=(1, 2, 4),
@@ -21,7 +21,7 @@ THREE_STAGES = VAEConfig(
     **SIZES,
 )
 MINIATURES = pytest.mark.parametrize("config", [FOUR_STAGES, THREE_STAGES], ids=["four", "three"])
-ROWS, COLS, FRAMES = 2, 3, 5
+BATCH, ROWS, COLS, FRAMES = 2, 2, 3, 4
 
 STATIC = ("config", "dtype", "lowering")
 decode = jax.jit(vae.decode, static_argnames=STATIC)
@@ -31,19 +31,33 @@ decode_next = jax.jit(vae_stream.decode_next, static_argnames=STATIC)
 
 @functools.cache
 def random_params(config):
-    params = jax.jit(vae.init_vae, static_argnums=1)(jax.random.key(0), config)
+    """Weights in which no scale is one and no bias zero."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype(x.dtype), params)
+
+    def fill(path, leaf):
+        noise = rng.standard_normal(leaf.shape)
+        match path[-1].key:
+            case "kernel":
+                return noise / np.sqrt(np.prod(leaf.shape[:-1]))
+            case kind:
+                return 0.1 * noise + (kind == "scale")
+
+    shapes = jax.eval_shape(lambda: vae.init_vae(jax.random.key(0), config))
+    # The first caller may be a function that is being traced.
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(
+            lambda x: jnp.asarray(x, jnp.float32), jax.tree.map_with_path(fill, shapes)
+        )
 
 
-def random_latents(config, frames=FRAMES, batch=1):
-    shape = (batch, frames, ROWS, COLS, config.latent_channels)
-    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+def random_latents(config, frames=FRAMES):
+    shape = (BATCH, frames, ROWS, COLS, config.latent_channels)
+    return jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
 
 
 def decode_in_pieces(config, latents, pieces, **compute):
     """Pixels of all pieces, and the cache after the last."""
-    first, *rest = np.split(latents, np.cumsum(pieces)[:-1], axis=1)
+    first, *rest = jnp.split(latents, np.cumsum(pieces)[:-1], axis=1)
     pixels, cache = decode_first(random_params(config), config, first, **compute)
     film = [pixels]
     for piece in rest:
@@ -60,41 +74,47 @@ def assert_close(actual, expected, relative=1e-5):
     assert error <= relative, f"relative error {error:.2e}"
 
 
+def assert_same_cache(actual, expected):
+    # Norms magnify the rounding of positions that are nearly zero, so this is golden tolerance.
+    jax.tree.map(functools.partial(assert_close, relative=1e-4), actual, expected)
+
+
 def shapes(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
 @MINIATURES
-@pytest.mark.parametrize("pieces", [[1, 1, 1, 1, 1], [1, 4], [1, 2, 2], [2, 3], [3, 1, 1], [5]])
-def test_pieces_of_any_length_are_the_whole(config, pieces):
-    latents = random_latents(config, batch=2)
-    whole = decode(random_params(config), config, latents)
-    film, _ = decode_in_pieces(config, latents, pieces)
-    assert_close(film, whole)
-
-
-@MINIATURES
-def test_the_cache_does_not_know_how_the_film_was_cut(config):
+def test_pieces_of_any_length_are_the_whole(config):
     latents = random_latents(config)
-    _, expected = decode_in_pieces(config, latents, [1, 1, 1, 1, 1])
-    for pieces in ([1, 4], [3, 2], [5]):
-        _, cache = decode_in_pieces(config, latents, pieces)
-        jax.tree.map(assert_close, cache, expected)
+    whole = decode(random_params(config), config, latents)
+    one_by_one, expected = decode_in_pieces(config, latents, [1, 1, 1, 1])
+    assert_close(one_by_one, whole)
+    for pieces in ([1, 3], [3, 1]):
+        film, cache = decode_in_pieces(config, latents, pieces)
+        assert_close(film, whole)
+        assert_same_cache(cache, expected)
 
 
-@MINIATURES
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_the_cache_has_one_shape_from_first_to_last(config, dtype):
-    expected = shapes(vae_stream.init_decoder_cache(config, 2, ROWS, COLS, dtype))
-    for pieces in ([1], [1, 1], [1, 3], [3, 1]):
-        latents = random_latents(config, sum(pieces), batch=2)
-        _, cache = decode_in_pieces(config, latents, pieces, dtype=dtype)
+def test_the_cache_has_one_shape_from_first_to_last(dtype):
+    params = random_params(FOUR_STAGES)
+    expected = shapes(vae_stream.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS, dtype))
+    compute = {"config": FOUR_STAGES, "dtype": dtype}
+    for frames in (1, 2, 3):
+        begin = functools.partial(vae_stream.decode_first, **compute)
+        latents = random_latents(FOUR_STAGES, frames)
+        _, cache = jax.eval_shape(lambda z, f=begin: f(params, latents=z), latents)
+        assert shapes(cache) == expected
+        go_on = functools.partial(vae_stream.decode_next, **compute)
+        _, cache = jax.eval_shape(
+            lambda c, z, f=go_on: f(params, cache=c, latents=z), cache, latents
+        )
         assert shapes(cache) == expected
     assert {leaf.dtype for leaf in jax.tree.leaves(cache)} == {jnp.dtype(dtype)}
 
 
 def test_a_new_cache_is_zero():
-    cache = vae_stream.init_decoder_cache(FOUR_STAGES, 1, ROWS, COLS)
+    cache = vae_stream.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(cache))
 
 
@@ -107,7 +127,7 @@ def test_the_cache_holds_two_frames_a_temporal_convolution_and_nothing_else():
 
 
 def test_the_cache_can_be_overwritten_in_place():
-    cache = vae_stream.init_decoder_cache(FOUR_STAGES, 1, ROWS, COLS)
+    cache = vae_stream.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS)
     donating = jax.jit(
         vae_stream.decode_next, static_argnames=STATIC, donate_argnames="cache"
     ).lower(random_params(FOUR_STAGES), FOUR_STAGES, cache, random_latents(FOUR_STAGES, 3))
@@ -115,19 +135,18 @@ def test_the_cache_can_be_overwritten_in_place():
     assert donating.compile().memory_analysis().alias_size_in_bytes == size
 
 
-@MINIATURES
-def test_lowerings_agree(config):
-    latents = random_latents(config)
-    stacked, stacked_cache = decode_in_pieces(config, latents, [1, 2, 2], lowering="stacked")
-    direct, direct_cache = decode_in_pieces(config, latents, [1, 2, 2], lowering="conv3d")
+def test_lowerings_agree():
+    latents = random_latents(FOUR_STAGES)
+    stacked, stacked_cache = decode_in_pieces(FOUR_STAGES, latents, [1, 3], lowering="stacked")
+    direct, direct_cache = decode_in_pieces(FOUR_STAGES, latents, [1, 3], lowering="conv3d")
     assert_close(stacked, direct)
-    jax.tree.map(assert_close, stacked_cache, direct_cache)
+    assert_same_cache(stacked_cache, direct_cache)
 
 
 def test_half_precision_in_pieces_is_half_precision_at_once():
     latents = random_latents(FOUR_STAGES)
     whole = decode(random_params(FOUR_STAGES), FOUR_STAGES, latents, dtype=jnp.bfloat16)
-    film, _ = decode_in_pieces(FOUR_STAGES, latents, [1, 2, 2], dtype=jnp.bfloat16)
+    film, _ = decode_in_pieces(FOUR_STAGES, latents, [1, 3], dtype=jnp.bfloat16)
     assert film.dtype == np.float32
     assert_close(film, whole, relative=0.02)
 
@@ -173,5 +192,5 @@ def test_a_clip_not_begun_does_not_go_on():
             random_params(FOUR_STAGES),
             FOUR_STAGES,
             start_of_clip(FOUR_STAGES),
-            jnp.asarray(random_latents(FOUR_STAGES, 1)),
+            random_latents(FOUR_STAGES, 1),
         )

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shotstream_jax.story import (
@@ -71,12 +71,14 @@ class TestContextFrames:
             lengths = [SHOT] * shots
             assert context_frames(lengths, BUDGET, policy) == reference_frames(lengths, BUDGET)
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(0, 60), min_size=1, max_size=6))
     def test_cut_shots_are_sampled_as_in_the_whole_film(self, strides):
         """Shots of 1 + 4 n frames meet no halves, so where a shot lies in the film is no matter."""
         lengths = [1 + 4 * stride for stride in strides]
         assert context_frames(lengths) == reference_frames(lengths, BUDGET)
 
+    @settings(deadline=None)
     @given(films.filter(len), budgets, policies)
     def test_spends_the_budget_in_order_and_in_range(self, lengths, budget, policy):
         context = context_frames(lengths, budget, policy)
@@ -84,10 +86,12 @@ class TestContextFrames:
         assert list(context) == sorted(context)
         assert all(0 <= ref.frame < lengths[ref.shot] for ref in context)
 
+    @settings(deadline=None)
     @given(films.filter(len), st.integers(2, 10), policies)
     def test_the_last_shot_is_always_seen(self, lengths, budget, policy):
         assert context_frames(lengths, budget, policy)[-1].shot == len(lengths) - 1
 
+    @settings(deadline=None)
     @given(films.filter(len), budgets)
     def test_an_anchor_is_never_forgotten(self, lengths, budget):
         assert context_frames(lengths, budget, "anchor")[0] == FrameRef(0, 0)
@@ -117,6 +121,7 @@ class TestSpreadFrames:
     def test_known_cases(self, last, count, frames):
         assert spread_frames(0, last, count) == frames
 
+    @settings(deadline=None)
     @given(st.integers(0, 300), st.integers(0, 300), st.integers(2, 12))
     def test_ends_are_included_and_steps_even(self, first, length, count):
         frames = spread_frames(first, first + length, count)
@@ -126,6 +131,7 @@ class TestSpreadFrames:
 
 
 class TestCounts:
+    @settings(deadline=None)
     @given(st.integers(1, 20), budgets)
     def test_add_up_and_favour_the_recent(self, shots, budget):
         counts = context_counts(shots, budget)
@@ -135,6 +141,7 @@ class TestCounts:
 
 
 class TestWhatToKeep:
+    @settings(deadline=None)
     @given(films.filter(len), st.lists(st.integers(1, 200), max_size=6), budgets, policies)
     def test_no_later_cut_asks_for_a_frame_that_was_let_go(self, lengths, later, budget, policy):
         kept = set(frames_to_keep(lengths, budget, policy))
@@ -142,6 +149,7 @@ class TestWhatToKeep:
             asked = context_frames([*lengths, *later[:extra]], budget, policy)
             assert {ref for ref in asked if ref.shot < len(lengths)} <= kept
 
+    @settings(deadline=None)
     @given(films.filter(len), budgets)
     def test_candidates_cover_every_later_context(self, lengths, budget):
         for policy in ("anchor", "recent"):

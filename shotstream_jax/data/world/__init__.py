@@ -1,0 +1,1 @@
+"""StoryWorld: procedural films whose truth a program knows, and the oracle that measures films."""

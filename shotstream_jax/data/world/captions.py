@@ -100,9 +100,16 @@ def shot_caption(spec: StorySpec, shot: int) -> str:
 def to_story(spec: StorySpec, title: str, defaults: Defaults) -> Story:
     """What a director would have written to get this film: the captions and nothing else."""
     shots = tuple(Shot(caption=shot_caption(spec, k)) for k in range(len(spec.shots)))
-    return Story(
-        title=title, global_caption=global_caption(spec), shots=shots, defaults=defaults
-    )
+    return Story(title=title, global_caption=global_caption(spec), shots=shots, defaults=defaults)
+
+
+def prompts(spec: StorySpec) -> tuple[str, ...]:
+    """What the text encoder reads for each shot: the full captions of `to_story`, unvalidated.
+
+    Loaders call this for every film, and checking a story takes longer than painting a shot.
+    """
+    told = global_caption(spec)
+    return tuple(f"{told}shot{k}:{shot_caption(spec, k)}" for k in range(len(spec.shots)))
 
 
 def read_caption(caption: str) -> Read:
@@ -110,7 +117,9 @@ def read_caption(caption: str) -> Read:
     text = " " + " ".join(_tokens(caption)) + " "
     found: dict[str, str] = {}
     for attribute, values in PHRASES.items():
-        said = [(p, value) for value, phrases in values.items() for p in phrases if f" {p} " in text]
+        said = [
+            (p, value) for value, phrases in values.items() for p in phrases if f" {p} " in text
+        ]
         if said:
             found[attribute] = max(said, key=lambda hit: len(hit[0]))[1]
     return found
@@ -135,7 +144,9 @@ def parse_story(written: str, shots: Sequence[str], *, seed: int = 0) -> StorySp
 
 
 def _say(
-    templates: tuple[str, ...], attributes: Mapping[str, tuple[str, ...]], spec: StorySpec | ShotSpec
+    templates: tuple[str, ...],
+    attributes: Mapping[str, tuple[str, ...]],
+    spec: StorySpec | ShotSpec,
 ) -> str:
     rng = np.random.default_rng(spec.wording)
     template = _pick(rng, templates)

@@ -28,7 +28,7 @@ GAZE_SHIFT = 0.06
 SHADE = 0.13
 """Share of the light that the lower body loses."""
 
-Layers = Float[np.ndarray, "*points 4"]
+Layers = Float[np.ndarray, "4 *points"]
 """Weights of paint, trim, ink and eye white; they add up to 1 inside the body and 0 outside."""
 
 
@@ -54,8 +54,8 @@ def body_layers(
     pupil = coverage(_pupil_distance(shape, u, v, gaze), pixels)
     bare = inside * (1 - eye)
     white = eye * (1 - pupil)
-    weights = np.stack([bare * (1 - second), bare * second, 1 - bare - white, white], axis=-1)
-    return weights * cover[..., None]
+    weights = np.stack([bare * (1 - second), bare * second, 1 - bare - white, white])
+    return weights * cover
 
 
 def _pupil_distance(shape: str, u: Field, v: Field, gaze: float) -> Field:
@@ -85,8 +85,8 @@ def paint_character(
     """
     u, v = body_coordinates(x, y, seen)
     layers = body_layers(spec.shape, spec.pattern, u, v, seen.gaze, seen.radius * height)
-    cover = layers.sum(-1)
+    cover = layers.sum(0)
     down = (y - seen.y[:, None, None]) / seen.radius
-    layers[..., :2] *= (1 - SHADE * np.clip(down + 0.2, -0.6, 1))[..., None]
+    layers[:2] *= 1 - SHADE * np.clip(down + 0.2, -0.6, 1)
     palette = np.asarray([COLOURS[spec.colour], TRIMS[spec.trim], INK, EYE_WHITE], np.float32)
-    return cover, layers @ palette
+    return cover, np.moveaxis(layers, 0, -1) @ palette

@@ -1,9 +1,9 @@
-"""How well a film keeps to its story: every observation compared with what was asked, or with
-what earlier shots showed.
+"""How well a film keeps to its story, and to itself.
 
 Named attributes are compared with the captions' truth. Hidden ones and the character's identity are
 compared with the earlier shots of the same film, because no caption tells them: whatever the first
-shot chose, later shots must keep.
+shot chose, later shots must keep. A model that always makes the same choice keeps it without any
+memory; give it true first shots (`given`) and chance is one over the number of values.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from shotstream_jax.data.world.attributes import CHARACTER_NAMED, HIDDEN, NAMED
-from shotstream_jax.data.world.oracle import Observation, observe_shot
+from shotstream_jax.data.world.oracle import UNSEEN, Observation, observe_shot
 from shotstream_jax.data.world.segmentation import Film, coarse, to_rgb
 from shotstream_jax.data.world.spec import StorySpec, true_value
 
@@ -82,7 +82,7 @@ def score_film(films: Sequence[Film], spec: StorySpec, *, given: int = 0) -> Fil
         for name in NAMED
     }
     same = {
-        name: tuple(seen[k].values[name] == _established(seen[:k], name) for k in later)
+        name: tuple(_agrees(seen[k], seen[:k], name) for k in later)
         for name in (*IDENTITY, *HIDDEN)
     }
     return FilmScore(
@@ -115,12 +115,12 @@ def cut_accuracy(films: Sequence[Film]) -> float:
     return len(due & seen) / len(due | seen) if due | seen else 1.0
 
 
-def _established(earlier: Sequence[Observation], name: str) -> str:
-    """The value that earlier shots agree on, each vote as strong as its confidence."""
+def _agrees(shot: Observation, earlier: Sequence[Observation], name: str) -> bool:
+    """Whether a shot shows what earlier shots agree on, each vote as strong as its confidence."""
     votes: dict[str, float] = {}
-    for shot in earlier:
-        votes[shot.values[name]] = votes.get(shot.values[name], 0.0) + shot.confidence[name]
-    return max(votes, key=votes.__getitem__)
+    for past in earlier:
+        votes[past.values[name]] = votes.get(past.values[name], 0.0) + past.confidence[name]
+    return shot.values[name] != UNSEEN and shot.values[name] == max(votes, key=votes.__getitem__)
 
 
 def _slope(values: Sequence[float]) -> float:

@@ -45,9 +45,7 @@ class Fit:
     trim: Float[np.ndarray, " 3"]
 
 
-def fit_looks(
-    colours: Patches, hulls: Patches, seconds: Float[np.ndarray, " video_frame"]
-) -> Fit:
+def fit_looks(colours: Patches, hulls: Patches, seconds: Float[np.ndarray, " video_frame"]) -> Fit:
     """Fit every look at every angle to patches of colour and of hull cover."""
     costs, means = _look_costs(colours, hulls[..., 0])
     frame = np.arange(len(seconds))

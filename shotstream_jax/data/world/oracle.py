@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 from shotstream_jax.data.world.attributes import (
+    ACTIONS,
+    ATTRIBUTES,
     COLOURS,
     FRAMINGS,
     PATTERNS,
@@ -44,6 +46,9 @@ from shotstream_jax.data.world.silhouettes import (
 )
 from shotstream_jax.data.world.stage import ACTION_FPS, LENSES, Picture
 
+UNSEEN = "unseen"
+"""Read where a film shows no set of StoryWorld, or no character on it; never a right answer."""
+
 MOST_FRAMES = 21
 """Video frames that are looked at, spread evenly over longer shots."""
 
@@ -52,8 +57,18 @@ _JUMP = 0.13
 _EDGE_PIXELS = 0.8
 _MOST_INK = 0.45
 _SET_VOTE = 0.1
+_STRANGE_SET = 72.0
+_STRANGE_LOOK = 3.2
+_SMALLEST = 0.08
 
 Track = Float[np.ndarray, " video_frame"]
+Choice = tuple[str, float]
+"""A value and its confidence."""
+
+_UNSEEN_SET: Mapping[str, Choice] = dict.fromkeys(("scene", "sky"), (UNSEEN, 0.0))
+_UNSEEN_BODY: Mapping[str, Choice] = dict.fromkeys(
+    ("framing", "shape", "pattern", "colour", "trim", "action"), (UNSEEN, 0.0)
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,9 +76,10 @@ class Observation:
     """What one shot shows.
 
     Attributes:
-      values: the value of every attribute.
+      values: the value of every attribute, or `UNSEEN`.
       confidence: how much better that value fits than the next best one, in [0, 1].
-      evidence: how far each action is carried out, 1 is as far as in a true film.
+      evidence: how far each action is carried out, 1 is as far as in a true film; 0 for all where
+        no character is seen.
       x: middle of the body in the frames looked at, in frame heights from the frame's middle.
       y: middle of the body, in frame heights from the frame's top edge.
       radius: body radius, in frame heights.
@@ -99,21 +115,17 @@ def observe_shot(film: Film) -> Observation:
     cover = cut_patches(hull[..., None].astype(np.float32), hulls)
     fit = fit_looks(cut_patches(soft, hulls), cover, chosen / ACTION_FPS)
     x, y, radius = _track(hulls, fit, picture)
-    evidence = _evidence(x, y, fit)
+    set_seen = costs.min() < _STRANGE_SET
+    body_seen = set_seen and radius > _SMALLEST and fit.costs.min() < _STRANGE_LOOK * len(x)
+    evidence = _evidence(x, y, fit, seen=bool(body_seen))
     choices = {
-        "scene": _least(costs.min((1, 2)), SCENES),
-        "sky": _least(costs.min((0, 2)), tuple(SKIES)),
-        "framing": _least(_framing_costs(radius, setting[2]), FRAMINGS),
-        "shape": _least(fit.costs.min(1), SHAPES),
-        "pattern": _least(fit.costs.min(0), PATTERNS),
-        "colour": _least(_hue_costs(fit.paint), tuple(COLOURS)),
-        "trim": _least(_trim_costs(fit.trim), tuple(TRIMS)),
-        "action": _least(1 - np.asarray([*evidence.values()]), tuple(evidence)),
+        **(_choose_set(costs) if set_seen else _UNSEEN_SET),
+        **(_choose_body(fit, radius, setting[2], evidence) if body_seen else _UNSEEN_BODY),
     }
     flicker, deviation = _set_quality(frames, soft, hull, setting, picture)
     return Observation(
-        values={name: value for name, (value, _) in choices.items()},
-        confidence={name: sure for name, (_, sure) in choices.items()},
+        values={name: choices[name][0] for name in ATTRIBUTES},
+        confidence={name: choices[name][1] for name in ATTRIBUTES},
         evidence=evidence,
         x=x,
         y=y,
@@ -123,7 +135,27 @@ def observe_shot(film: Film) -> Observation:
     )
 
 
-def _least(costs: np.ndarray, values: Sequence[str]) -> tuple[str, float]:
+def _choose_set(costs: Float[np.ndarray, "scene sky framing"]) -> dict[str, Choice]:
+    return {
+        "scene": _least(costs.min((1, 2)), SCENES),
+        "sky": _least(costs.min((0, 2)), tuple(SKIES)),
+    }
+
+
+def _choose_body(
+    fit: Fit, radius: float, set_framing: str, evidence: Mapping[str, float]
+) -> dict[str, Choice]:
+    return {
+        "framing": _least(_framing_costs(radius, set_framing), FRAMINGS),
+        "shape": _least(fit.costs.min(1), SHAPES),
+        "pattern": _least(fit.costs.min(0), PATTERNS),
+        "colour": _least(_hue_costs(fit.paint), tuple(COLOURS)),
+        "trim": _least(_trim_costs(fit.trim), tuple(TRIMS)),
+        "action": _least(1 - np.asarray([*evidence.values()]), tuple(evidence)),
+    }
+
+
+def _least(costs: Float[np.ndarray, " value"], values: Sequence[str]) -> Choice:
     """The value of least cost, and how far the next one is behind it."""
     best, second = np.sort(costs)[:2]
     return values[int(costs.argmin())], float(1 - best / max(second, 1e-6))
@@ -140,8 +172,10 @@ def _track(hulls: Hulls, fit: Fit, picture: Picture) -> tuple[Track, Track, floa
     return x, y, float(np.median(radius) / picture.height)
 
 
-def _evidence(x: Track, y: Track, fit: Fit) -> dict[str, float]:
+def _evidence(x: Track, y: Track, fit: Fit, *, seen: bool) -> dict[str, float]:
     """How far each action is carried out; standing still is the lack of all others."""
+    if not seen:
+        return dict.fromkeys(ACTIONS, 0.0)
     quarter = max(1, len(x) // 4)
     walked = float(x[-quarter:].mean() - x[:quarter].mean()) / _WALK
     low, high = np.percentile(y, (5, 95))
@@ -199,4 +233,8 @@ def _set_quality(
     both = bare[1:] & bare[:-1]
     change = np.abs(np.diff(frames, axis=0))[both]
     off = np.abs(soft - smooth(backdrop(*setting, picture)[None]))[bare]
-    return tuple(float(part.mean() / 255) if part.size else 0.0 for part in (change, off))
+    return _mean_share(change), _mean_share(off)
+
+
+def _mean_share(change: Float[np.ndarray, "point 3"]) -> float:
+    return float(change.mean() / 255) if change.size else 0.0

@@ -48,7 +48,7 @@ class _Brush:
         self.fill(box_distance(self.x, self.y, center, half, min(half) * 0.35), colour)
 
     def disc(
-        self, center: tuple[float, float], radius: float, colour: Rgb, opacity: float = 1.0
+        self, center: tuple[float, float], radius: float, colour: Rgb | Field, opacity: float = 1.0
     ) -> None:
         disc = ellipse_distance(self.x, self.y, center, (radius, radius))
         self.fill(disc, colour, opacity)
@@ -75,7 +75,7 @@ def backdrop(scene: str, sky: str, framing: str, picture: Picture) -> Canvas:
 def _paint_sky(brush: _Brush, tint: np.ndarray, sun: float) -> None:
     glow = np.clip(1 + 1.6 * brush.y, 0, 1)[..., None] ** 2
     brush.canvas += tint * 0.94 + 0.3 * glow * (255 - tint)
-    pale = tuple(int(v) for v in tint + 0.62 * (255 - tint))
+    pale = tint + 0.62 * (255 - tint)
     brush.disc((sun, -0.34), 0.15, pale, 0.4)
     brush.disc((sun, -0.34), 0.1, pale)
 
@@ -96,7 +96,12 @@ def _hills(brush: _Brush, tint: np.ndarray, side: float, colour: Rgb, height: fl
 
 def _towers(brush: _Brush, tint: np.ndarray, side: float) -> None:
     haze = np.asarray((150, 152, 178), np.float32) + 0.3 * (tint - (150, 152, 178))
-    for x, half, height in ((0.42, 0.1, 0.2), (0.68, 0.12, 0.3), (0.98, 0.1, 0.17), (1.28, 0.14, 0.25)):
+    for x, half, height in (
+        (0.42, 0.1, 0.2),
+        (0.68, 0.12, 0.3),
+        (0.98, 0.1, 0.17),
+        (1.28, 0.14, 0.25),
+    ):
         tower = box_distance(brush.x, brush.y, (-side * x, 0.0), (half, height))
         brush.fill(tower, haze)
 
@@ -121,9 +126,7 @@ def _cactus(brush: _Brush) -> None:
 
 
 def _igloo(brush: _Brush) -> None:
-    dome = np.maximum(
-        ellipse_distance(brush.x, brush.y, (0.0, 0.1), (0.23, 0.3)), brush.y - 0.1
-    )
+    dome = np.maximum(ellipse_distance(brush.x, brush.y, (0.0, 0.1), (0.23, 0.3)), brush.y - 0.1)
     brush.fill(dome - 0.012, (132, 168, 206))
     brush.fill(dome, (206, 226, 246))
     door = np.maximum(ellipse_distance(brush.x, brush.y, (0.06, 0.1), (0.08, 0.13)), brush.y - 0.1)

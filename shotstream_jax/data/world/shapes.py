@@ -34,7 +34,9 @@ class Outline:
 
 BODIES = {
     "circle": Outline(points=0, outer=1.0),
-    "square": Outline(points=4, outer=1.02, inner=1.02 * math.cos(math.pi / 4), rounding=0.17, turn=0.5),
+    "square": Outline(
+        points=4, outer=1.02, inner=1.02 * math.cos(math.pi / 4), rounding=0.17, turn=0.5
+    ),
     "triangle": Outline(points=3, outer=1.12, inner=0.56, rounding=0.17),
     "star": Outline(points=5, outer=1.06, inner=0.48, rounding=0.19),
 }
@@ -93,15 +95,19 @@ def ellipse_distance(
 
 
 def box_distance(
-    x: Field, y: Field, center: tuple[float, float], half: tuple[float, float], rounding: float = 0.0
+    x: Field,
+    y: Field,
+    center: tuple[float, float],
+    half: tuple[float, float],
+    rounding: float = 0.0,
 ) -> Field:
-    """Distance to an axis-aligned box with rounded corners; `half` are its half width and height."""
+    """Distance to a box with rounded corners; `half` are its half width and half height."""
     over_x = np.abs(x - center[0]) - (half[0] - rounding)
     over_y = np.abs(y - center[1]) - (half[1] - rounding)
     outside = length(np.maximum(over_x, 0.0), np.maximum(over_y, 0.0))
     return outside + np.minimum(np.maximum(over_x, over_y), 0.0) - rounding
 
 
-def coverage(distance: Field, pixels_per_unit: float) -> Field:
+def coverage(distance: Field, pixels_per_unit: Field | float) -> Field:
     """Share of a pixel that lies inside, by its centre's distance to the edge."""
     return np.clip(0.5 - distance * pixels_per_unit, 0.0, 1.0)

@@ -113,13 +113,13 @@ def templates() -> Templates:
             axis - middle[:, 0, None, None], axis.swapaxes(1, 2) - middle[:, 1, None, None]
         )
         looks = [body_layers(shape, p, u, v, 0.0, SIDE / SPAN / hull_radius) for p in PATTERNS]
-        layers.append(np.stack(looks).reshape(len(PATTERNS), ANGLES, SIDE * SIDE, -1))
+        layers.append(np.stack(looks, axis=1).reshape(-1, len(PATTERNS), ANGLES, SIDE * SIDE))
         inside.append(cut_patches(hull[..., None].astype(np.float32), hulls)[..., 0])
         radius.append(pixels / hulls.radius)
         offset.append(middle)
     return Templates(
         inside=np.stack(inside),
-        layers=np.ascontiguousarray(np.moveaxis(np.stack(layers), -1, 0), dtype=np.float32),
+        layers=np.stack(layers, axis=1).astype(np.float32),
         radius=np.stack(radius),
         offset=np.stack(offset),
     )

@@ -1,0 +1,104 @@
+"""All sizes of one model together, named presets of them, and the JSON they are stored as.
+
+Only the command and `model.py` hold the whole; everything below receives its own part.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.models.cache import Window
+from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B, DiTConfig
+from shotstream_jax.models.text_encoder import UMT5_XXL, TextEncoderConfig
+from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
+from shotstream_jax.rollout.chunk import RolloutConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The sizes of the networks of one model, and how it films.
+
+    Attributes:
+      dit: the transformer.
+      vae: the video autoencoder.
+      text: the text encoder.
+      rollout: windows and denoising steps.
+    """
+
+    dit: DiTConfig
+    vae: VAEConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig = RolloutConfig()
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: networks that do not fit one another, with both sizes."""
+        if self.dit.latent_channels != self.vae.latent_channels:
+            raise ValueError(
+                f"The transformer has {self.dit.latent_channels} latent channels and the "
+                f"autoencoder {self.vae.latent_channels}; take both from one release."
+            )
+        if self.dit.text_dim != self.text.dim:
+            raise ValueError(
+                f"The transformer reads text {self.dit.text_dim} wide and the text encoder "
+                f"writes {self.text.dim}; take both from one release."
+            )
+
+    def document(self) -> dict[str, Any]:
+        """The sizes as a checkpoint's `config.json` has them."""
+        networks = {
+            name: dataclasses.asdict(getattr(self, name)) for name in ("dit", "vae", "text")
+        }
+        return {"networks": networks, "rollout": dataclasses.asdict(self.rollout)}
+
+    def digest(self) -> str:
+        """A short hash of all sizes."""
+        text = json.dumps(self.document(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def rollout_from(document: Mapping[str, Any] | None) -> RolloutConfig:
+    """Rollout settings as a checkpoint stores them; the released model's where it stores none.
+
+    Raises:
+      ValueError: settings of another version, or that make no schedule.
+    """
+    if document is None:
+        return RolloutConfig()
+    try:
+        window = Window(**document["window"])
+        return RolloutConfig(window=window, steps=tuple(document["steps"]), shift=document["shift"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"The checkpoint's rollout settings {document} are not understood ({error}); "
+            "install the release that wrote them."
+        ) from error
+
+
+TINY_TEXT_TOKENS = 64
+_TINY_WORDS = 2 + 256 + len(VOCABULARY)
+
+TINY = ModelConfig(
+    dit=DiTConfig(
+        dim=96,
+        layers=3,
+        heads=2,
+        ffn_dim=256,
+        freq_dim=64,
+        text_dim=64,
+        text_tokens=TINY_TEXT_TOKENS,
+    ),
+    vae=VAEConfig(base_channels=8),
+    text=TextEncoderConfig(
+        vocab=_TINY_WORDS, dim=64, attention_dim=64, ffn_dim=128, heads=4, layers=2
+    ),
+)
+
+PRESETS: Mapping[str, ModelConfig] = {
+    "tiny": TINY,
+    "wan-1.3b": ModelConfig(dit=WAN_1_3B, vae=WAN_VAE, text=UMT5_XXL),
+    "wan-14b": ModelConfig(dit=WAN_14B, vae=WAN_VAE, text=UMT5_XXL),
+}
+"""Models by name; only `tiny` comes with weights, the others are what a checkpoint may hold."""

@@ -1,0 +1,211 @@
+"""Opening a model: a preset or a checkpoint folder becomes networks that film.
+
+model = open_model("tiny")
+model = open_model("checkpoints/shotstream-1.3b")
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from shotstream_jax.checkpoints.integrity import FILE as CHECKSUMS
+from shotstream_jax.checkpoints.manager import (
+    TOKENIZER,
+    load_network,
+    network_config,
+    network_shapes,
+    read_config,
+)
+from shotstream_jax.config import PRESETS, TINY, TINY_TEXT_TOKENS, ModelConfig, rollout_from
+from shotstream_jax.data.encode import text_encoder_fn
+from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer, word_tokenizer
+from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.models.compute import default_compute
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.text_encoder import init_text_encoder
+from shotstream_jax.models.vae import init_vae
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.sharding import Device, film_mesh, replicated, shardings_for
+from shotstream_jax.typing import Params
+
+Weights = Literal["random", "converted", "trained"]
+
+_RANDOM_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model ready to film.
+
+    Attributes:
+      name: preset, or folder of the checkpoint.
+      config: all its sizes.
+      networks: parameters and callables for the rollout.
+      count_tokens: tokens of a full caption, end token included.
+      weights: where they come from; random ones are to be called so wherever they are shown.
+      digest: a short hash of sizes and weights: the same digest films the same film.
+    """
+
+    name: str
+    config: ModelConfig
+    networks: Networks
+    count_tokens: Callable[[str], int]
+    weights: Weights
+    digest: str
+
+
+def open_model(
+    source: str | pathlib.Path = "tiny",
+    *,
+    dtype: Any = None,
+    devices: int | None = None,
+    text_on_host: bool = False,
+) -> Model:
+    """Load a model onto the devices of this machine.
+
+    Args:
+      source: `tiny`, or a checkpoint folder that `shotstream convert` or training wrote.
+      dtype: format of the transformer, by default bfloat16 on accelerators and float32 on a CPU.
+      devices: how many devices to split the heads over, by default as many as divide them.
+      text_on_host: keep the text encoder in host memory and run it there, to save the device's.
+
+    Raises:
+      FileNotFoundError: no such checkpoint, or one without a tokenizer.
+      ValueError: a preset without weights, a damaged checkpoint, or more devices than there are.
+    """
+    parts = find_model(source)
+    mesh = film_mesh(parts.config.dit.heads, _devices(devices))
+    compute = default_compute(dtype, mesh.devices.flat[0].platform)
+    networks = Networks(
+        dit=parts.load("dit", compute.dtype, mesh),
+        dit_config=parts.config.dit,
+        vae=parts.load("vae", jnp.float32, replicated(mesh)),
+        vae_config=parts.config.vae,
+        encode_text=_text_encoder(parts, compute.dtype, mesh, on_host=text_on_host),
+        rollout=parts.config.rollout,
+        compute=compute,
+        decode_dtype=compute.dtype,
+        mesh=mesh,
+    )
+    return Model(
+        name=str(source),
+        config=parts.config,
+        networks=networks,
+        count_tokens=parts.tokenizer.count,
+        weights=parts.weights,
+        digest=parts.digest,
+    )
+
+
+def find_model(source: str | pathlib.Path) -> "ModelSource":
+    """Look a model up without loading its weights.
+
+    Raises:
+      FileNotFoundError: no such checkpoint, or one without a tokenizer.
+      ValueError: a preset without weights, or a damaged checkpoint.
+    """
+    if str(source) == "tiny":
+        return _random_tiny()
+    if str(source) in PRESETS:
+        raise ValueError(
+            f"{source} comes without weights: convert the released ones "
+            "(`shotstream convert --help`) and give the folder with --checkpoint."
+        )
+    return _stored(pathlib.Path(source))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A model before it is on a device.
+
+    Attributes:
+      config: all its sizes.
+      tokenizer: of its text encoder.
+      weights: where they come from.
+      digest: a short hash of sizes and weights.
+      load: puts one network, by name, on a device or a mesh in some format.
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    weights: Weights
+    digest: str
+    load: Callable[[str, Any, Any], Params]
+
+
+def _random_tiny() -> ModelSource:
+    init = {
+        "dit": functools.partial(init_dit, config=TINY.dit),
+        "vae": functools.partial(init_vae, config=TINY.vae),
+        "text": functools.partial(init_text_encoder, config=TINY.text),
+    }
+
+    def load(name: str, dtype: Any, where: Any) -> Params:
+        key = jax.random.fold_in(jax.random.key(_RANDOM_SEED), list(init).index(name))
+        shardings = _shardings(jax.eval_shape(init[name], key), where)
+        cast = jax.jit(
+            lambda key: jax.tree.map(lambda x: x.astype(dtype), init[name](key)),
+            out_shardings=shardings,
+        )
+        return cast(key)
+
+    return ModelSource(
+        config=TINY,
+        tokenizer=word_tokenizer(VOCABULARY, TINY_TEXT_TOKENS),
+        weights="random",
+        digest=f"random-{TINY.digest()}",
+        load=load,
+    )
+
+
+def _stored(folder: pathlib.Path) -> ModelSource:
+    stored = read_config(folder)
+    networks: Any = {name: network_config(stored, name) for name in ("dit", "vae", "text")}
+    config = ModelConfig(**networks, rollout=rollout_from(stored.get("rollout")))
+
+    def load(name: str, dtype: Any, where: Any) -> Params:
+        shardings = _shardings(network_shapes(folder, name), where)
+        return load_network(folder, name, dtype=dtype, shardings=shardings)
+
+    content = json.dumps(config.document()).encode() + (folder / CHECKSUMS).read_bytes()
+    return ModelSource(
+        config=config,
+        tokenizer=load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens),
+        weights=stored["weights"],
+        digest=hashlib.sha256(content).hexdigest()[:16],
+        load=load,
+    )
+
+
+def _text_encoder(parts: ModelSource, dtype: Any, mesh: Mesh, *, on_host: bool) -> Any:
+    where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0]) if on_host else mesh
+    encode = text_encoder_fn(
+        parts.load("text", dtype, where),
+        parts.config.text,
+        parts.tokenizer,
+        text_tokens=parts.config.dit.text_tokens,
+        dtype=dtype,
+    )
+    return lambda captions: jax.device_put(encode(captions), replicated(mesh))
+
+
+def _shardings(shapes: Any, where: Any) -> Any:
+    """Shardings of a tree on a mesh by the rules, or one sharding for all of it."""
+    if isinstance(where, Mesh):
+        return shardings_for(shapes, where)
+    return jax.tree.map(lambda _: where, shapes)
+
+
+def _devices(count: int | None) -> list[Device]:
+    devices = jax.local_devices()
+    if count is not None and not 1 <= count <= len(devices):
+        raise ValueError(f"{count} devices were asked for and there are {len(devices)}.")
+    return devices[:count]

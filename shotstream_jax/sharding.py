@@ -1,0 +1,101 @@
+"""Where arrays live: meshes, and rules from a parameter's path to its partition.
+
+Sharding is a rule about trees, not a word in the networks. Mesh axes: `data` (batch), `fsdp`
+(parameters, gathered when used), `tensor` (heads and hidden channels), `sequence` (tokens).
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from shotstream_jax.typing import PyTree
+
+Device = Any
+"""A device, as `jax.devices()` lists them."""
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+"""Path patterns and how the last axes of what they match are split; the first match counts."""
+
+TRANSFORMER_RULES: Rules = (
+    (r"(q|k|v|up|gate)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(q|k|v|up|gate)/bias$", PartitionSpec("tensor")),
+    (r"norm_(q|k)/scale$", PartitionSpec("tensor")),
+    (r"(o|down)/kernel$", PartitionSpec("tensor", "fsdp")),
+    (r"token_embedding/embedding$", PartitionSpec("fsdp", "tensor")),
+    (r"position_bias$", PartitionSpec(None, "tensor")),
+    (r"kernel$", PartitionSpec("fsdp", None)),
+)
+"""Heads and hidden channels over `tensor`, the other side of every matrix over `fsdp`."""
+
+_CACHE_SPECS = {
+    5: PartitionSpec(None, "data", None, "tensor", None),
+    6: PartitionSpec(None, "data", None, None, "tensor", None),
+}
+"""By rank: `[layer batch slot head head_dim]`, `[layer batch caption text_token head head_dim]`."""
+
+
+def make_mesh(devices: Sequence[Device] | None = None, **sizes: int) -> Mesh:
+    """A mesh with all of `AXES`; axes that are not named have one device.
+
+    Raises:
+      ValueError: an unknown axis, or sizes that do not multiply to the devices.
+    """
+    unknown = sorted(set(sizes) - set(AXES))
+    if unknown:
+        raise ValueError(f"Mesh axis {unknown[0]!r} is unknown; there are {', '.join(AXES)}.")
+    shape = tuple(sizes.get(axis, 1) for axis in AXES)
+    devices = list(jax.devices() if devices is None else devices)
+    if math.prod(shape) != len(devices):
+        named = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+        raise ValueError(
+            f"A mesh of {named or 'one device'} has {math.prod(shape)} places for "
+            f"{len(devices)} devices; make the product the same."
+        )
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def film_mesh(heads: int, devices: Sequence[Device] | None = None) -> Mesh:
+    """A mesh to film on: heads split over as many of the devices as divide them evenly."""
+    devices = list(jax.devices() if devices is None else devices)
+    tensor = max(n for n in range(1, len(devices) + 1) if heads % n == 0)
+    return make_mesh(devices[:tensor], tensor=tensor)
+
+
+def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
+    """A sharding for every leaf of a tree of arrays or shapes, by the path of the leaf.
+
+    Rules speak of a leaf's last axes, so stacked layers are never split. An axis that a mesh does
+    not divide evenly stays whole; a leaf that no rule matches is replicated.
+    """
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
+        return NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(place, params)
+
+
+def cache_shardings(cache: PyTree[Any], mesh: Mesh) -> Any:
+    """A sharding for every leaf of a key/value cache: whole heads on a device."""
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _CACHE_SPECS[leaf.ndim]), cache)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _fit(spec: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    padded = (None,) * (len(shape) - len(spec)) + tuple(spec)[max(0, len(spec) - len(shape)) :]
+    fits = [
+        axis if axis is not None and size % mesh.shape[axis] == 0 else None
+        for axis, size in zip(padded, shape, strict=True)
+    ]
+    return PartitionSpec(*fits)
