@@ -42,10 +42,17 @@ def read_safetensors(path: pathlib.Path) -> dict[str, LazyArray]:
 
 
 def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
-    """Write tensors in the order given, holding one at a time; the file appears when complete."""
+    """Write tensors in the order given, holding one at a time; the file appears when complete.
+
+    Raises:
+      ValueError: a dtype that is not written here.
+    """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
+        if tensor.dtype not in _CODES:
+            known = ", ".join(map(str, _CODES))
+            raise ValueError(f"{name} is {tensor.dtype}, not written; cast it to one of {known}.")
         start, end = end, end + tensor.dtype.itemsize * int(np.prod(tensor.shape))
         header[name] = {
             "dtype": _CODES[tensor.dtype],

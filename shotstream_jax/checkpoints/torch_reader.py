@@ -160,7 +160,7 @@ class _Archive:
 
     def _map(self, info: zipfile.ZipInfo, start: int, size: int) -> np.ndarray:
         """Bytes of the file, mapped for as long as the result lives."""
-        if start + size > self._size:
+        if not 0 <= start <= self._size - size:
             raise ValueError(self._damaged(info))
         if size == 0:
             return np.zeros(0, np.uint8)

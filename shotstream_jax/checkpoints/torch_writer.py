@@ -54,7 +54,7 @@ def _tensor(key: int, tensor: Tensor) -> bytes:
     """Opcodes of `_rebuild_tensor_v2((storage), offset, shape, strides, False, OrderedDict())`."""
     if tensor.dtype not in _STORAGES:
         known = ", ".join(map(str, _STORAGES))
-        raise ValueError(f"Torch files are written as one of {known}, not as {tensor.dtype}.")
+        raise ValueError(f"Tensors of {tensor.dtype} are not written; cast them to one of {known}.")
     length = int(np.prod(tensor.shape))
     strides = tuple(int(np.prod(tensor.shape[i + 1 :])) for i in range(len(tensor.shape)))
     storage = _tuple(

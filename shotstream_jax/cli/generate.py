@@ -14,9 +14,9 @@ from rich.text import Text
 
 from shotstream_jax.cli.options import Dtype, open_named
 from shotstream_jax.directing import filming
-from shotstream_jax.directing.reel import CONTACT, FILM, Reel
+from shotstream_jax.directing.reel import CONTACT, FILM, MANIFEST, Reel, refuse_folder
 from shotstream_jax.model import Model
-from shotstream_jax.story import Story, StoryError, full_captions, load_story
+from shotstream_jax.story import Story, full_captions, load_story
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     """
     console = Console(stderr=True, quiet=args.json)
     story = load_story(args.story)
+    refuse_folder(args.output, resume=args.resume)
     model = open_named(
         args.checkpoint or args.preset, args.dtype, args.devices, text_on_host=args.text_on_host
     )
@@ -66,7 +67,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
     if badge:
         console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
-    with _Display(console, story) as display:
+    with _Display(console) as display:
         reel = filming.film_story(
             model.networks,
             story,
@@ -114,21 +115,24 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
 
 
 def _say_goodbye(reel: Reel, console: Console, *, as_json: bool) -> None:
-    manifest = json.loads((reel.folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((reel.folder / MANIFEST).read_text(encoding="utf-8"))
     if as_json:
         sys.stdout.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         return
     timings = manifest["timings"]
     console.print(
-        Text(f"{reel.folder / FILM} and {CONTACT} are ready ({timings['total']:.1f} s of filming).")
+        f"{reel.folder / FILM} and {CONTACT} are ready: "
+        f"{timings['frames']} frames in {timings['total']:.1f} s.",
+        soft_wrap=True,
+        highlight=False,
     )
 
 
 class _Display:
     """One line that moves: shot, chunk, rate and time left; a line for every finished shot."""
 
-    def __init__(self, console: Console, story: Story):
-        self._console, self._story = console, story
+    def __init__(self, console: Console):
+        self._console, self._frames, self._seconds = console, 0, 0.0
         columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
         self._bar = Progress(*columns, BarColumn(), _Rate(), console=console, transient=True)
         self._task = self._bar.add_task("Compiling (kept for next time)", total=None)
@@ -157,8 +161,11 @@ class _Display:
             seconds_left=progress.seconds_left,
         )
         if progress.piece.ends_shot:
-            rate = f", {progress.fps:.1f} frames/s" if progress.fps else ""
-            self._console.print(Text(f"Shot {plan.index + 1} of {progress.shots} filmed{rate}."))
+            frames, seconds = progress.frames - self._frames, progress.seconds - self._seconds
+            self._frames, self._seconds = progress.frames, progress.seconds
+            self._console.print(
+                f"Shot {plan.index + 1} of {progress.shots}: {frames} frames in {seconds:.1f} s."
+            )
 
 
 class _Rate(ProgressColumn):
@@ -171,6 +178,3 @@ class _Rate(ProgressColumn):
             return Text("")
         minutes, seconds = divmod(round(left), 60)
         return Text(f"{fps:.1f} frames/s, {minutes}:{seconds:02d} left")
-
-
-__all__ = ["Generate", "StoryError", "generate"]

@@ -1,7 +1,7 @@
 """The `shotstream` command: one verb a module, errors in one line, exit status that scripts read.
 
-    0    done                    2    bad input, said in one line
-    1    a story has problems    130  stopped by Ctrl-C (143 by SIGTERM); finished shots are kept
+0    done                    2    bad input, said in one line
+1    a story has problems    130  stopped by Ctrl-C (143 by SIGTERM); finished shots are kept
 """
 
 import os

@@ -125,7 +125,9 @@ class RecordSource:
     def __init__(self, folder: pathlib.Path, split: Split = "train") -> None:
         """Raises: ValueError: a folder that holds no such split."""
         try:
-            self._records = tfds.builder_from_directory(folder).as_data_source(split=split)
+            builder = tfds.builder_from_directory(folder)
+            # A decorator of TFDS hides the signature.
+            self._records = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{folder} holds no {split!r} films ({error}); write them with "

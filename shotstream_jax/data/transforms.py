@@ -6,7 +6,7 @@ strings: both are small that way, and devices do the rest.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -87,7 +87,7 @@ class Excerpt:
             context[rows] = film.frames(shot, [refs[row].frame for row in rows])
         return {
             "target": pixels,
-            "target_shot": np.int32(target),
+            "target_shot": np.asarray(target, np.int32),
             "context": context,
             "context_shot": _shots(refs, self.budget),
             "captions": self.tokenize(film.captions),

@@ -154,6 +154,28 @@ class Take:
         return len(frames)
 
 
+def refuse_folder(folder: pathlib.Path, *, resume: bool) -> None:
+    """See, before any work is done, that a folder can take a film.
+
+    Raises:
+      ReelError: something is in it, and it is not a film to be resumed.
+      OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".probe"
+    probe.touch()
+    probe.unlink()
+    present = sorted(path.name for path in folder.iterdir())
+    begun = MANIFEST in present
+    if not present or (begun and resume):
+        return
+    advice = "a film was begun there: add --resume to finish it"
+    raise ReelError(
+        f"{folder} is not empty ({', '.join(present[:3])}{', ...' if present[3:] else ''}); "
+        f"{advice if begun else 'give an empty or new folder'}."
+    )
+
+
 def open_reel(
     folder: pathlib.Path, story: Story, *, model: str, badge: str = "", resume: bool = False
 ) -> Reel:
@@ -163,25 +185,18 @@ def open_reel(
       ReelError: a folder with other things in it, or begun with another model.
       OSError: a folder that cannot be made or written.
     """
+    refuse_folder(folder, resume=resume)
     reel = Reel(folder=folder, story=story.resolved(), model=model, badge=badge)
-    folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST
-    if resume and manifest.is_file():
-        begun = json.loads(manifest.read_text(encoding="utf-8")).get("model_digest")
-        if begun != model:
-            raise ReelError(
-                f"{folder} was begun with model {begun} and this is {model}; film into another "
-                "folder, or give the model it was begun with."
-            )
+    if not manifest.is_file():
+        reel.begin()
         return reel
-    present = sorted(path.name for path in folder.iterdir())
-    if present:
-        begun = "a film was begun there: add --resume to finish it" if manifest.is_file() else ""
+    begun = json.loads(manifest.read_text(encoding="utf-8")).get("model_digest")
+    if begun != model:
         raise ReelError(
-            f"{folder} is not empty ({', '.join(present[:3])}{', ...' if present[3:] else ''}); "
-            f"{begun or 'give an empty or new folder'}."
+            f"{folder} was begun with model {begun} and this is {model}; film into another "
+            "folder, or give the model it was begun with."
         )
-    reel.begin()
     return reel
 
 

@@ -127,10 +127,6 @@ class Camera:
             )
         text = self._text_keys(plan.captions[plan.caption_index])
         if plan.transition == "continue":
-            if self._cache is None:
-                raise ValueError(
-                    f"Shot {plan.index} continues a shot that was not filmed; cut to it."
-                )
             # What was filmed to the old caption is remembered under the old caption.
             cache = self._commit()
             # A copy: the cache is donated with all it holds, the caption's keys are used again.
@@ -154,7 +150,7 @@ class Camera:
         """The cache with all finished chunks in it; only what comes after them needs it."""
         cache, self._cache = self._cache, None
         if cache is None:
-            raise ValueError("Nothing was filmed yet that could be continued; begin with a cut.")
+            raise ValueError("There is no shot that could be continued; begin with a cut.")
         for chunk, latents in self._unwritten:
             cache = _commit(*self._dit, cache, chunk, self._rope_shot, latents, **self._how)
         self._cache, self._unwritten = cache, []

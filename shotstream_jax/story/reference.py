@@ -36,6 +36,8 @@ def read_reference_csv(path: pathlib.Path, row: int | None) -> Document:
       StoryError: a table, row or JSON file that does not hold a story.
     """
     rows = _read_rows(path)
+    if not rows:
+        fail("no stories under the header; add a row", str(path))
     if row is None and len(rows) != 1:
         fail(
             f"{len(rows)} stories; choose one, {path.name}#1 to {path.name}#{len(rows)}", str(path)

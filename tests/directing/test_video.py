@@ -54,6 +54,8 @@ class TestMp4Writer:
             left = 4 * index % (SIZE[1] - 16)
             inside = read[index, :, left + 4 : left + 12].astype(int)
             assert np.abs(inside - (38, 84, 226)).max() <= NEVER_SEEN
+            outside = read[index, :, [left - 4, (left + 20) % SIZE[1]]].astype(int)
+            assert np.abs(outside - (226, 44, 52)).max() <= NEVER_SEEN
 
     def test_format_is_what_players_expect(self, tmp_path):
         path = write(tmp_path / "film.mp4", drifting_bar(5))

@@ -41,9 +41,9 @@ def embed(captions):
 @pytest.fixture(scope="session")
 def networks() -> Networks:
     return Networks(
-        dit=init_dit(jax.random.key(0), DIT),
+        dit=jax.jit(init_dit, static_argnums=1)(jax.random.key(0), DIT),
         dit_config=DIT,
-        vae=init_vae(jax.random.key(1), VAE),
+        vae=jax.jit(init_vae, static_argnums=1)(jax.random.key(1), VAE),
         vae_config=VAE,
         encode_text=embed,
         rollout=RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500)),

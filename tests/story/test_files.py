@@ -208,7 +208,7 @@ class TestSchema:
         jsonschema.validate(document, story_schema())
         jsonschema.validate(Story.from_document(document).document(), story_schema())
 
-    @settings(deadline=None, max_examples=300)
+    @settings(deadline=None, max_examples=150)
     @given(damaged_documents(), st.sampled_from(["json", "yaml"]))
     def test_agrees_with_the_loader(self, document, suffix):
         allowed = jsonschema.Draft202012Validator(story_schema()).is_valid(document)

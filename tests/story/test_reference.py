@@ -66,7 +66,7 @@ class TestTable:
         ("text", "says"),
         [
             ("json_path\ncat.json\n", r"demo\.csv:1: frame_number: no such column"),
-            (HEADER, "0 stories"),
+            (HEADER, "no stories under the header"),
             (
                 HEADER + '1,none.json,"[[0, 81]]"\n',
                 r"demo\.csv:2: json_path: 'none\.json' is neither",

@@ -6,9 +6,8 @@ its full captions and its spec, so that a stored film can be scored against its 
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -59,10 +58,10 @@ class StoryWorld(tfds.core.GeneratorBasedBuilder):
     """Procedural multi-shot films, drawn and painted from a seed."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [StoryWorldConfig()]
+    BUILDER_CONFIGS: ClassVar = [StoryWorldConfig()]
 
-    # TFDS looks for checksums of downloads beside this file, with a library that it does not require
-    # to be installed (4.9.10, `importlib_resources`). Nothing is downloaded: there are none.
+    # TFDS 4.9.10 looks for checksums of downloads beside this file, with a library that it does not
+    # require to be installed. Nothing is downloaded here.
     code_path = None
 
     def __init__(self, **settings: Any) -> None:

@@ -19,6 +19,7 @@ _HULL_WEIGHT = 4.0
 _TILTS = np.asarray([-1, 0, 1])
 _PACES = np.concatenate([sign * np.arange(0.5, 1.51, 0.05) for sign in (1, -1)])
 
+Cover = Float[np.ndarray, "video_frame pixel"]
 Costs = Float[np.ndarray, "shape pattern angle video_frame"]
 
 
@@ -45,9 +46,9 @@ class Fit:
     trim: Float[np.ndarray, " 3"]
 
 
-def fit_looks(colours: Patches, hulls: Patches, seconds: Float[np.ndarray, " video_frame"]) -> Fit:
-    """Fit every look at every angle to patches of colour and of hull cover."""
-    costs, means = _look_costs(colours, hulls[..., 0])
+def fit_looks(colours: Patches, hull: Cover, seconds: Float[np.ndarray, " video_frame"]) -> Fit:
+    """Fit every look at every angle to patches of colour and of the hull's cover."""
+    costs, means = _look_costs(colours, hull)
     frame = np.arange(len(seconds))
     upright = costs[:, :, _TILTS].min(2).sum(-1)
     turns = np.round(_PACES[:, None] * seconds / TURN_SECONDS * ANGLES).astype(np.int64) % ANGLES
@@ -71,7 +72,7 @@ def fit_looks(colours: Patches, hulls: Patches, seconds: Float[np.ndarray, " vid
 
 
 def _look_costs(
-    colours: Patches, hull: Float[np.ndarray, "video_frame pixel"]
+    colours: Patches, hull: Cover
 ) -> tuple[Costs, Float[np.ndarray, "layer shape pattern angle video_frame 3"]]:
     """Cost of each look in each frame, and the mean colour of each of its layers."""
     looks = templates()

@@ -21,6 +21,7 @@ WALK = 0.36
 WANDER = 0.12
 HOP = 0.24
 HOP_SECONDS = 1.25
+SQUASHED, TALLEST = 0.9, 1.03
 TURN_SECONDS = 2.5
 STEP_SECONDS = 0.75
 BREATH_SECONDS = 1.5
@@ -72,9 +73,9 @@ def poses(shape: str, shot: ShotSpec, video_frames: int, picture: Picture) -> Po
             step = np.sin(2 * math.pi * (seconds / STEP_SECONDS + shot.phase))
             lift, angle = 0.012 * np.abs(step), 0.1 * step
         case "jump":
-            headroom = lens.floor - foot - reach - MARGIN
+            headroom = lens.floor - TALLEST * (foot + reach) - MARGIN
             flight = np.abs(np.sin(math.pi * (seconds / HOP_SECONDS + shot.phase)))
-            lift, stretch = min(HOP, headroom) * flight, 0.9 + 0.14 * np.minimum(2 * flight, 1)
+            lift, stretch = min(HOP, headroom) * flight, np.minimum(SQUASHED + flight / 4, TALLEST)
         case "spin":
             lift, angle = zero + reach - foot, 2 * math.pi * seconds / TURN_SECONDS
     return Poses(

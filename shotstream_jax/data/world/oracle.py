@@ -53,7 +53,7 @@ MOST_FRAMES = 21
 """Video frames that are looked at, spread evenly over longer shots."""
 
 _WALK = 0.4
-_JUMP = 0.13
+_JUMP = 0.11
 _EDGE_PIXELS = 0.8
 _MOST_INK = 0.45
 _SET_VOTE = 0.1
@@ -112,7 +112,7 @@ def observe_shot(film: Film) -> Observation:
     setting = SCENES[scene], tuple(SKIES)[sky], FRAMINGS[framing]
     hull = find_character(soft, setting, picture)
     hulls = measure_hulls(hull)
-    cover = cut_patches(hull[..., None].astype(np.float32), hulls)
+    cover = cut_patches(hull[..., None].astype(np.float32), hulls)[..., 0]
     fit = fit_looks(cut_patches(soft, hulls), cover, chosen / ACTION_FPS)
     x, y, radius = _track(hulls, fit, picture)
     set_seen = costs.min() < _STRANGE_SET

@@ -38,7 +38,7 @@ BODIES = {
         points=4, outer=1.02, inner=1.02 * math.cos(math.pi / 4), rounding=0.17, turn=0.5
     ),
     "triangle": Outline(points=3, outer=1.12, inner=0.56, rounding=0.17),
-    "star": Outline(points=5, outer=1.06, inner=0.48, rounding=0.19),
+    "star": Outline(points=5, outer=1.0, inner=0.48, rounding=0.19),
 }
 """Bodies of like area; the unit is the body radius."""
 

@@ -1,0 +1,68 @@
+"""Films one story on one device and on meshes of eight; prints how far apart the films are.
+
+Run by test_sharding.py in a process of its own, since the number of devices is fixed at start.
+"""
+
+import dataclasses
+import json
+import sys
+
+import conftest
+import jax
+import numpy as np
+
+from shotstream_jax.models.cache import Window
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.vae import init_vae
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.stream import stream_story
+from shotstream_jax.sharding import make_mesh, replicated, shardings_for
+from shotstream_jax.story import Defaults, Shot, Story
+
+CONFIG = dataclasses.replace(conftest.DIT, heads=8, dim=64)
+STORY = Story(
+    title="t",
+    shots=(Shot(caption="a"), Shot(caption="b")),
+    defaults=Defaults(size=(32, 64), seed=5, chunks=2),
+)
+MESHES = ({"tensor": 8}, {"tensor": 4, "fsdp": 2})
+
+
+def film(mesh):
+    dit = jax.jit(init_dit, static_argnums=1)(jax.random.key(0), CONFIG)
+    vae = jax.jit(init_vae, static_argnums=1)(jax.random.key(1), conftest.VAE)
+    encode_text = conftest.embed
+    if mesh is not None:
+        dit = jax.device_put(dit, shardings_for(dit, mesh))
+        vae = jax.device_put(vae, replicated(mesh))
+
+        def encode_text(captions):
+            return jax.device_put(conftest.embed(captions), replicated(mesh))
+
+    networks = Networks(
+        dit=dit,
+        dit_config=CONFIG,
+        vae=vae,
+        vae_config=conftest.VAE,
+        encode_text=encode_text,
+        rollout=RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500)),
+        mesh=mesh,
+    )
+    latents = [piece.latents for piece in stream_story(networks, STORY)]
+    kernel = dit["blocks"]["ffn"]["up"]["kernel"]
+    shard = kernel.sharding.shard_shape(kernel.shape)
+    return np.concatenate(latents, axis=1), kernel.size // np.prod(shard)
+
+
+def main():
+    one, _ = film(None)
+    for sizes in MESHES:
+        eight, pieces = film(make_mesh(**sizes))
+        error = np.abs(one - eight).max() / np.abs(one).max()
+        result = {"sizes": sizes, "error": float(error), "pieces": int(pieces)}
+        sys.stdout.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()
