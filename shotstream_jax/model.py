@@ -142,20 +142,9 @@ class ModelSource:
 
 
 def _random_tiny() -> ModelSource:
-    init = {
-        "dit": functools.partial(init_dit, config=TINY.dit),
-        "vae": functools.partial(init_vae, config=TINY.vae),
-        "text": functools.partial(init_text_encoder, config=TINY.text),
-    }
-
     def load(name: str, dtype: Any, where: Any) -> Params:
-        key = jax.random.fold_in(jax.random.key(_RANDOM_SEED), list(init).index(name))
-        shardings = _shardings(jax.eval_shape(init[name], key), where)
-        cast = jax.jit(
-            lambda key: jax.tree.map(lambda x: x.astype(dtype), init[name](key)),
-            out_shardings=shardings,
-        )
-        return cast(key)
+        params = _init_tiny(name, dtype)
+        return jax.device_put(params, _shardings(params, where))
 
     return ModelSource(
         config=TINY,
@@ -164,6 +153,17 @@ def _random_tiny() -> ModelSource:
         digest=f"random-{TINY.digest()}",
         load=load,
     )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _init_tiny(name: str, dtype: Any) -> Params:
+    key = jax.random.key(_RANDOM_SEED)
+    params = {
+        "dit": lambda: init_dit(key, TINY.dit),
+        "vae": lambda: init_vae(key, TINY.vae),
+        "text": lambda: init_text_encoder(key, TINY.text),
+    }[name]()
+    return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
 def _stored(folder: pathlib.Path) -> ModelSource:

@@ -112,11 +112,13 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} does not say format {FORMAT!r}: another program's; convert it first."
         )
-    if config.get("version") != VERSION or not isinstance(config.get("networks"), dict):
+    if config.get("version") != VERSION:
         raise ValueError(
             f"{path} is of version {config.get('version')!r} and {VERSION} is read here; "
             "install the release that wrote it, or convert again."
         )
+    if not isinstance(config.get("networks"), dict):
+        raise ValueError(f"{path} describes no networks; convert or fetch it again.")
     return config
 
 

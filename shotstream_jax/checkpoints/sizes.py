@@ -49,32 +49,15 @@ def vae_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> VAECo
         make an autoencoder.
     """
     base = _shape(shapes, landmarks["conv_in"], axes=5)[0]
-    widths: list[list[int]] = [[]]
-    temporal: list[bool] = []
-    for index in itertools.count():
-        block = shapes.get(landmarks["block"].format(index))
-        if block is not None:
-            widths[-1].append(block[0])
-        elif landmarks["down"].format(index) in shapes:
-            temporal.append(landmarks["time_down"].format(index) in shapes)
-            widths.append([])
-        else:
-            break
-    if not all(widths):
-        missing = landmarks["block"].format(sum(map(len, widths)) + len(temporal))
-        raise ValueError(f"There is no tensor {missing}, which would tell sizes; fetch it again.")
-    statistics = {
-        ours: tuple(settings[theirs])
-        for ours, theirs in (("latent_mean", "latents_mean"), ("latent_std", "latents_std"))
-        if theirs in settings
-    }
+    widths, temporal = _stages(shapes, landmarks)
     return VAEConfig(
         base_channels=base,
         latent_channels=_shape(shapes, landmarks["latent"], axes=5)[0],
         multipliers=tuple(stage[0] // base for stage in widths),
         residual_blocks=len(widths[0]),
         temporal_downsample=tuple(temporal),
-        **statistics,
+        latent_mean=_floats(settings, "latents_mean") or VAEConfig.latent_mean,
+        latent_std=_floats(settings, "latents_std") or VAEConfig.latent_std,
     )
 
 
@@ -122,6 +105,24 @@ def _count(shapes: Shapes, template: str) -> int:
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
 
 
+def _stages(shapes: Shapes, landmarks: Landmarks) -> tuple[list[list[int]], list[bool]]:
+    """Widths of the residual blocks of each stage, and whether time halves after each but one."""
+    widths: list[list[int]] = [[]]
+    temporal: list[bool] = []
+    for index in itertools.count():
+        block = landmarks["block"].format(index)
+        if block in shapes:
+            widths[-1].append(_shape(shapes, block, axes=5)[0])
+        elif landmarks["down"].format(index) in shapes and widths[-1]:
+            temporal.append(landmarks["time_down"].format(index) in shapes)
+            widths.append([])
+        else:
+            if not widths[-1]:
+                _shape(shapes, block, axes=5)
+            break
+    return widths, temporal
+
+
 def _heads(dim: int, settings: Settings) -> int:
     heads = _whole(settings, "num_heads") or _whole(settings, "num_attention_heads")
     head_dim = _whole(settings, "attention_head_dim")
@@ -142,3 +143,12 @@ def _whole(settings: Settings, key: str) -> int | None:
     if number is not None and (not isinstance(number, int) or number < 1):
         raise ValueError(f"config.json has {key} {number!r}; it must be a whole number above 0.")
     return number
+
+
+def _floats(settings: Settings, key: str) -> tuple[float, ...] | None:
+    numbers = settings.get(key)
+    if numbers is None:
+        return None
+    if not isinstance(numbers, list) or not all(isinstance(n, int | float) for n in numbers):
+        raise ValueError(f"config.json has {key} {numbers!r}; it must be a list of numbers.")
+    return tuple(map(float, numbers))

@@ -6,9 +6,10 @@ is compiled and no weights are read: memory and time are estimates, and are call
 
 import dataclasses
 import json
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import rich.box
 import tyro
@@ -16,6 +17,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from shotstream_jax.config import PRESETS
+from shotstream_jax.model import find_model
 from shotstream_jax.perf.estimate import EngineSizes, Estimate, estimate
 from shotstream_jax.story import (
     FrameRef,
@@ -35,7 +38,6 @@ from shotstream_jax.story import (
 TokenCounter = Callable[[str], int]
 """Tokens of a full caption, end token included."""
 
-RELEASE = EngineSizes()
 ASSUMED_TFLOPS = 400.0
 """What well compiled programs sustain on one H100; a guess, to be replaced by a measurement."""
 
@@ -78,26 +80,59 @@ class Report:
     estimate: Estimate
 
 
-def check(
-    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORY")],
-    *,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-    tflops: float = ASSUMED_TFLOPS,
-    count_tokens: tyro.conf.Suppress[TokenCounter | None] = None,
-    sizes: tyro.conf.Suppress[EngineSizes] = RELEASE,
-) -> int:
-    """Say what is wrong with a story, and estimate memory and time.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check:
+    """Which story, and what it would be filmed with.
+
+    Attributes:
+      story: a story: .yaml, .json, or a row of a reference table as table.csv#1.
+      checkpoint: checkpoint folder to film with; without it the preset is used.
+      preset: sizes to estimate by; captions are counted where a tokenizer comes with them.
+      tflops: operations that the device is assumed to sustain, in 1e12 a second.
+      json: print one JSON object.
+    """
+
+    story: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STORY")]
+    checkpoint: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    preset: Literal["tiny", "wan-1.3b", "wan-14b"] = "tiny"
+    tflops: float = ASSUMED_TFLOPS
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def check_story(args: Annotated[Check, tyro.conf.arg(name="")]) -> int:
+    """Say what is wrong with a story, count its tokens, and estimate memory and time.
 
     Args:
-      path: a story: .yaml, .json, or a row of a reference table as table.csv#1.
-      as_json: print one JSON object.
-      tflops: operations that the device is assumed to sustain, in 1e12 a second.
-      count_tokens: how the text encoder's tokenizer counts, if there is one.
-      sizes: networks and windows to film with.
+      args: which story, and what it would be filmed with.
 
     Returns:
-      Exit status: 0 for a story that can be filmed, with or without warnings; 1 otherwise.
+      Exit status: 0 for a story that can be filmed, with or without warnings; 2 otherwise.
     """
+    count_tokens = None
+    if args.checkpoint is None and args.preset != "tiny":
+        config = PRESETS[args.preset]
+    else:
+        source = find_model(args.checkpoint or args.preset)
+        config, count_tokens = source.config, source.tokenizer.count
+    sizes = EngineSizes(
+        dit=config.dit,
+        vae=config.vae,
+        text=config.text,
+        window=config.rollout.window,
+        steps=len(config.rollout.steps),
+    )
+    return check(args.story, sizes, count_tokens, tflops=args.tflops, as_json=args.json)
+
+
+def check(
+    path: str,
+    sizes: EngineSizes,
+    count_tokens: TokenCounter | None = None,
+    *,
+    tflops: float = ASSUMED_TFLOPS,
+    as_json: bool = False,
+) -> int:
+    """Print what `examine` finds in a story file; returns the exit status, 0 or 2."""
     try:
         report = examine(read_story(path), sizes, tflops * 1e12, count_tokens)
     except StoryError as error:
@@ -105,7 +140,7 @@ def check(
             _write_json({"ok": False, "problems": _plain_problems(error.problems)})
         else:
             sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
-        return 1
+        return 2
     if as_json:
         _write_json(plain_report(report))
     else:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from shotstream_jax.cli.options import Dtype, open_named
 from shotstream_jax.directing import filming
-from shotstream_jax.directing.reel import CONTACT, FILM, MANIFEST, Reel, refuse_folder
+from shotstream_jax.directing.reel import CONTACT, FILM, MANIFEST, Reel, clear_reel, refuse_folder
 from shotstream_jax.model import Model
 from shotstream_jax.story import Story, full_captions, load_story
 
@@ -32,6 +32,7 @@ class Generate:
       devices: devices to split the heads over; by default as many as divide them.
       text_on_host: keep the text encoder in host memory.
       resume: go on after the last finished shot.
+      overwrite: film anew where a film was made before; other files in the folder are refused.
       json: print the manifest as JSON when done, and nothing else.
     """
 
@@ -43,6 +44,7 @@ class Generate:
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
@@ -58,6 +60,8 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     """
     console = Console(stderr=True, quiet=args.json)
     story = load_story(args.story)
+    if args.overwrite:
+        clear_reel(args.output)
     refuse_folder(args.output, resume=args.resume)
     model = open_named(
         args.checkpoint or args.preset, args.dtype, args.devices, text_on_host=args.text_on_host

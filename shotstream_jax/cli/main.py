@@ -36,11 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
-    from shotstream_jax.cli.check import check
+    from shotstream_jax.cli.check import check_story
     from shotstream_jax.cli.convert import convert
     from shotstream_jax.cli.generate import generate
 
-    return {"generate": generate, "check": check, "convert": convert}
+    return {"generate": generate, "check": check_story, "convert": convert}
 
 
 def _prepare_jax() -> None:
@@ -67,3 +67,7 @@ class _Terminated(BaseException):
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise _Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

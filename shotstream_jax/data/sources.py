@@ -8,20 +8,19 @@ shots and the same size: a batch from one source is dense.
 import dataclasses
 import pathlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from shotstream_jax.data.world.captions import prompts
-from shotstream_jax.data.world.render import PICTURE, VIDEO_FRAMES, render_shot
+from shotstream_jax.data.world.render import PICTURE, VIDEO_FRAMES, Frames, render_shot
 from shotstream_jax.data.world.spec import Split, StorySpec, sample_story
 from shotstream_jax.data.world.stage import Picture
 
-Frames = UInt8[np.ndarray, "video_frame height width 3"]
 
-
+@runtime_checkable
 class Film(Protocol):
     """A multi-shot film with a caption for every shot."""
 
@@ -40,6 +39,7 @@ class Film(Protocol):
         ...
 
 
+@runtime_checkable
 class FilmSource(Protocol):
     """Films by number."""
 

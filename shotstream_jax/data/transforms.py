@@ -6,7 +6,7 @@ strings: both are small that way, and devices do the rest.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ Tokenize = Callable[[Sequence[str]], np.ndarray]
 """Captions to rows of ids of one length."""
 
 
+@runtime_checkable
 class Transform(Protocol):
     """Makes a sample of arrays of one film."""
 

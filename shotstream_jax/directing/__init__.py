@@ -1,0 +1,1 @@
+"""Films in the making, and their files on disk."""

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import pathlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ from shotstream_jax.rollout.stream import FilmedChunk
 from shotstream_jax.story import ShotPlan, Story, dump_story
 from shotstream_jax.typing import Float
 
+_SHOT_FILES = ("json", "mp4", "npz")
 MANIFEST, STORY, FILM, CONTACT = "manifest.json", "story.yaml", "film.mp4", "contact.png"
 
 
@@ -79,7 +81,7 @@ class Reel:
         try:
             with np.load(path) as stored:
                 return stored["latents"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ReelError(
                 f"{path} is damaged ({error}); delete shot_{index + 1:02d}.* and those after it, "
                 "and resume."
@@ -154,7 +156,17 @@ class Take:
         return len(frames)
 
 
-def refuse_folder(folder: pathlib.Path, *, resume: bool) -> None:
+def clear_reel(folder: pathlib.Path) -> None:
+    """Remove a film that was made here before, and nothing that is not part of one."""
+    if not (folder / MANIFEST).is_file():
+        return
+    for pattern in (*(f"shot_*.{suffix}" for suffix in _SHOT_FILES), FILM, CONTACT, STORY):
+        for path in folder.glob(pattern):
+            path.unlink()
+    (folder / MANIFEST).unlink()
+
+
+def refuse_folder(folder: pathlib.Path, *, resume: bool = False) -> None:
     """See, before any work is done, that a folder can take a film.
 
     Raises:
@@ -169,7 +181,7 @@ def refuse_folder(folder: pathlib.Path, *, resume: bool) -> None:
     begun = MANIFEST in present
     if not present or (begun and resume):
         return
-    advice = "a film was begun there: add --resume to finish it"
+    advice = "a film was begun there: add --resume to finish it, or --overwrite to film anew"
     raise ReelError(
         f"{folder} is not empty ({', '.join(present[:3])}{', ...' if present[3:] else ''}); "
         f"{advice if begun else 'give an empty or new folder'}."

@@ -1,0 +1,1 @@
+"""What things cost: estimates, measurements, and plans for chips that are not here."""

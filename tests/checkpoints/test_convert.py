@@ -14,7 +14,7 @@ from shotstream_jax.checkpoints.convert import (
 )
 from shotstream_jax.checkpoints.naming import Layout, Slot
 from shotstream_jax.checkpoints.report import PartialWeightsError, compare
-from shotstream_jax.checkpoints.tensors import LazyArray, sections, unwrap
+from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, sections, unwrap
 
 TABLE = {
     "same": Slot(("same",), Layout.SAME, (3,)),
@@ -45,7 +45,7 @@ def test_arrays_are_laid_out_and_stacked(tensors):
     assert params["table"].shape == (6, 2)
     assert params["deep"]["conv3d"][3, 4, 5, 2, 1] == tensors["conv3d"][1, 2, 3, 4, 5]
     assert params["time"][3, 2, 1] == tensors["time"][1, 2, 3, 0, 0]
-    # Patch values are ordered row, column, channel: (1 * 3 + 2) * 4 + 3 is row 1, column 2, channel 3.
+    # Row 1 of 2, column 2 of 3, channel 3 of 4.
     assert params["patch"][(1 * 3 + 2) * 4 + 3, 4] == tensors["patch"][4, 3, 0, 1, 2]
 
 
@@ -125,8 +125,9 @@ def test_each_tensor_is_read_once_and_layers_follow_one_another(tensors):
 def test_a_leaf_is_read_once_for_all_its_layers(tensors):
     read = []
 
-    def counted(path: tuple[str, ...], leaf: np.ndarray) -> LazyArray:
-        return LazyArray(leaf.shape, leaf.dtype, lambda: read.append(path) or leaf)
+    def counted(path: tuple[str, ...], leaf: Tensor) -> LazyArray:
+        values = np.asarray(leaf)
+        return LazyArray(leaf.shape, leaf.dtype, lambda: read.append(path) or values)
 
     leaves = leaves_of(build_params(TABLE, tensors))
     exported = export_tensors(TABLE, {path: counted(path, leaf) for path, leaf in leaves.items()})

@@ -5,12 +5,13 @@ import json
 import pathlib
 
 import pytest
-import tyro
 
 from shotstream_jax.cli.check import check, examine
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.perf.estimate import EngineSizes
 from shotstream_jax.story import FrameRef, StoryError, read_story
+
+RELEASE = EngineSizes()
 
 DEMO = pathlib.Path(__file__).parents[2] / "configs" / "stories" / "demo.yaml"
 SIZES = EngineSizes()
@@ -47,7 +48,7 @@ def _wide(monkeypatch):
 
 class TestTable:
     def test_has_a_row_for_each_shot(self, story, capsys):
-        assert check(str(story()), count_tokens=count_words) == 0
+        assert check(str(story()), RELEASE, count_tokens=count_words) == 0
         printed = capsys.readouterr().out
         rows = {line.split()[0]: line for line in printed.splitlines() if "/512" in line}
         assert list(rows) == ["s1", "run", "s3"]
@@ -58,14 +59,14 @@ class TestTable:
         assert "[bold]Tagged[/bold]" in printed
 
     def test_says_that_it_estimates(self, story, capsys):
-        check(str(story()), tflops=100.0)
+        check(str(story()), RELEASE, tflops=100.0)
         printed = capsys.readouterr().out
         assert "Estimate, not a measurement" in printed
         assert "at 100 TFLOP/s" in printed
         assert "Tokens were not counted" in printed
 
     def test_the_demo_is_in_order(self, capsys):
-        assert check(str(DEMO)) == 0
+        assert check(str(DEMO), RELEASE) == 0
         assert "Warning" not in capsys.readouterr().out
 
 
@@ -90,7 +91,7 @@ class TestWarnings:
     def test_six_hundred_tokens_are_a_warning_and_nothing_is_cut(self, story, capsys):
         caption = " ".join(["miau"] * 600)
         path = story(f"version: 1\ntitle: A\nshots:\n  - caption: {caption}\n")
-        assert check(str(path), count_tokens=count_words) == 0
+        assert check(str(path), RELEASE, count_tokens=count_words) == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert f"Warning: {path}:4: shots[0].caption: 600 tokens" in printed
         assert read_story(path).story.shots[0].caption == caption
@@ -112,7 +113,7 @@ class TestWarnings:
 
 class TestJson:
     def test_says_the_same_to_a_machine(self, story, capsys):
-        assert check(str(story()), as_json=True, count_tokens=count_words) == 0
+        assert check(str(story()), RELEASE, as_json=True, count_tokens=count_words) == 0
         report = json.loads(capsys.readouterr().out)
         assert report["ok"] is True
         assert [shot["id"] for shot in report["shots"]] == ["s1", "run", "s3"]
@@ -126,7 +127,7 @@ class TestJson:
 
     def test_problems_too(self, story, capsys):
         path = story("version: 1\ntitle: A\nshots:\n  - {caption: '', chunks: 0}\n")
-        assert check(str(path), as_json=True) == 1
+        assert check(str(path), RELEASE, as_json=True) == 2
         report = json.loads(capsys.readouterr().out)
         assert report["ok"] is False
         assert {(p["where"], p["field"]) for p in report["problems"]} == {
@@ -140,7 +141,7 @@ class TestBadStories:
         path = story(
             "version: 1\ntitle: A\nshots:\n  - captoin: One\n  - {caption: b, chunks: 0}\n"
         )
-        assert check(str(path)) == 1
+        assert check(str(path), RELEASE) == 2
         printed = capsys.readouterr()
         assert printed.out == ""
         assert [line.split(": ")[:2] for line in printed.err.splitlines()] == [
@@ -150,7 +151,7 @@ class TestBadStories:
         ]
 
     def test_a_file_that_is_not_there(self, tmp_path, capsys):
-        assert check(str(tmp_path / "none.yaml")) == 1
+        assert check(str(tmp_path / "none.yaml"), RELEASE) == 2
         assert "cannot be read" in capsys.readouterr().err
 
     def test_a_size_that_the_networks_cannot_divide(self, story):
@@ -166,6 +167,16 @@ def test_context_follows_the_window(story):
     assert rows[2].context == (FrameRef(0, 0), FrameRef(1, 0))
 
 
-def test_command_line(capsys):
-    assert tyro.cli(check, args=[str(DEMO), "--json", "--tflops", "50"]) == 0
-    assert json.loads(capsys.readouterr().out)["estimate"]["assumed_flops_per_second"] == 50e12
+def test_command_line_counts_with_the_models_own_tokenizer(run):
+    status, out, _ = run("check", DEMO, "--json", "--tflops", 50)
+    report = json.loads(out)
+    assert status == 0
+    assert report["estimate"]["assumed_flops_per_second"] == 50e12
+    assert all(0 < shot["tokens"] <= report["token_limit"] for shot in report["shots"])
+
+
+def test_command_line_estimates_by_the_preset(run):
+    _, tiny, _ = run("check", DEMO, "--json")
+    _, large, _ = run("check", DEMO, "--json", "--preset", "wan-1.3b")
+    tiny, large = (json.loads(out)["estimate"]["flops"] for out in (tiny, large))
+    assert large > 100 * tiny

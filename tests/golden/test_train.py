@@ -73,7 +73,7 @@ def agree_gradients(recorded, dit_config, agree, film_tolerance):
         assert names
         for key in names:
             agree(ours_by_name[key.split(":")[1]], recorded[key], film_tolerance)
-        agree(optax.global_norm(gradients), recorded[f"{tag}_gradnorm"], film_tolerance)
+        agree(optax.tree.norm(gradients), recorded[f"{tag}_gradnorm"], film_tolerance)
 
     return check
 

@@ -23,6 +23,9 @@ THREE_STAGES = VAEConfig(
     temporal_downsample=(True, True),
     **SIZES,
 )
+TWO_STAGES = VAEConfig(
+    base_channels=4, multipliers=(1, 2), residual_blocks=1, temporal_downsample=(True,), **SIZES
+)
 MINIATURES = pytest.mark.parametrize("config", [FOUR_STAGES, THREE_STAGES], ids=["four", "three"])
 HEIGHT, WIDTH = 16, 24
 
@@ -138,20 +141,20 @@ def test_temporal_up_convolution_never_sees_the_first_frame():
 
 def test_images_are_clips_of_one_frame():
     images = random_pixels(3, batch=2)
-    latents = encode_images(random_params(THREE_STAGES), THREE_STAGES, images)
+    latents = encode_images(random_params(TWO_STAGES), TWO_STAGES, images)
     assert latents.shape[:2] == (2, 3)
     for frame in range(3):
         clip = images[:, frame : frame + 1]
-        alone = encode(random_params(THREE_STAGES), THREE_STAGES, clip)
+        alone = encode(random_params(TWO_STAGES), TWO_STAGES, clip)
         assert_close(latents[:, frame : frame + 1], alone, 1e-5)
 
 
 def test_an_image_meets_only_the_last_tap_of_any_kernel():
     def energy(params):
-        latents = vae.encode_images(params, THREE_STAGES, random_pixels(1))
+        latents = vae.encode_images(params, TWO_STAGES, random_pixels(1))
         return jnp.sum(jnp.square(latents))
 
-    gradient = jax.jit(jax.grad(energy))(random_params(THREE_STAGES))["encoder"]
+    gradient = jax.jit(jax.grad(energy))(random_params(TWO_STAGES))["encoder"]
     kernels = {
         jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree.leaves_with_path(gradient)
@@ -164,7 +167,7 @@ def test_an_image_meets_only_the_last_tap_of_any_kernel():
 
 
 def test_lowerings_agree_with_their_gradients():
-    config = THREE_STAGES
+    config = TWO_STAGES
     pixels = random_pixels(config.video_frames(3))
     weight = np.random.default_rng(4).standard_normal(pixels.shape).astype(np.float32)
 
@@ -207,30 +210,30 @@ def test_a_cpu_stacks_taps_and_accelerators_convolve_in_three_dimensions():
 
 
 def test_latents_are_normalised_means():
-    params, pixels = random_params(THREE_STAGES), random_pixels(5)
-    mean, log_variance = encode_moments(params, THREE_STAGES, pixels)
+    params, pixels = random_params(TWO_STAGES), random_pixels(5)
+    mean, log_variance = encode_moments(params, TWO_STAGES, pixels)
     assert mean.shape == log_variance.shape
     assert np.any(mean != log_variance)
     expected = (np.asarray(mean) - SIZES["latent_mean"]) / SIZES["latent_std"]
-    assert_close(encode(params, THREE_STAGES, pixels), expected, 1e-5)
-    latents = vae.normalise(THREE_STAGES, mean)
-    np.testing.assert_allclose(vae.denormalise(THREE_STAGES, latents), mean, rtol=1e-5, atol=1e-6)
+    assert_close(encode(params, TWO_STAGES, pixels), expected, 1e-5)
+    latents = vae.normalise(TWO_STAGES, mean)
+    np.testing.assert_allclose(vae.denormalise(TWO_STAGES, latents), mean, rtol=1e-5, atol=1e-6)
 
 
 def test_half_precision_computes_nearly_the_same_and_returns_float32():
-    params, latents = random_params(THREE_STAGES), random_latents(THREE_STAGES, 2)
-    exact, rough = (decode(params, THREE_STAGES, latents, dtype=d) for d in ("float32", "bfloat16"))
+    params, latents = random_params(TWO_STAGES), random_latents(TWO_STAGES, 2)
+    exact, rough = (decode(params, TWO_STAGES, latents, dtype=d) for d in ("float32", "bfloat16"))
     assert rough.dtype == jnp.float32
     assert_close(rough, exact, 0.05)
     assert np.any(rough != exact)
 
 
 def test_parameters_kept_in_half_precision_still_compute_in_float32():
-    kept = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(THREE_STAGES))
+    kept = jax.tree.map(lambda x: x.astype(jnp.bfloat16), random_params(TWO_STAGES))
     widened = jax.tree.map(lambda x: x.astype(jnp.float32), kept)
-    latents = random_latents(THREE_STAGES, 2)
-    expected = decode(widened, THREE_STAGES, latents)
-    assert_close(decode(kept, THREE_STAGES, latents), expected, 1e-5)
+    latents = random_latents(TWO_STAGES, 2)
+    expected = decode(widened, TWO_STAGES, latents)
+    assert_close(decode(kept, TWO_STAGES, latents), expected, 1e-5)
 
 
 def test_norm_scales_channels_to_unit_mean_square():
@@ -245,14 +248,14 @@ def test_gradient_reaches_every_parameter_and_is_finite_even_for_a_blank_clip():
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1))
     def gradient(params, pixels):
-        mean, log_variance = vae.encode_moments(params, THREE_STAGES, pixels)
-        latents = vae.normalise(THREE_STAGES, mean + jnp.exp(log_variance / 2))
-        return jnp.mean(jnp.abs(vae.decode(params, THREE_STAGES, latents) - 1))
+        mean, log_variance = vae.encode_moments(params, TWO_STAGES, pixels)
+        latents = vae.normalise(TWO_STAGES, mean + jnp.exp(log_variance / 2))
+        return jnp.mean(jnp.abs(vae.decode(params, TWO_STAGES, latents) - 1))
 
-    for leaf in jax.tree.leaves(gradient(random_params(THREE_STAGES), random_pixels(5))):
+    for leaf in jax.tree.leaves(gradient(random_params(TWO_STAGES), random_pixels(5))):
         assert np.all(np.isfinite(leaf))
         assert np.any(leaf)
-    new = vae.init_vae(jax.random.key(1), THREE_STAGES)
+    new = vae.init_vae(jax.random.key(1), TWO_STAGES)
     for leaf in jax.tree.leaves(gradient(new, 0 * random_pixels(5))):
         assert np.all(np.isfinite(leaf))
 

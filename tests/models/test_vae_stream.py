@@ -136,9 +136,14 @@ def test_the_cache_can_be_overwritten_in_place():
 
 
 def test_lowerings_agree():
-    latents = random_latents(THREE_STAGES)
-    stacked, stacked_cache = decode_in_pieces(THREE_STAGES, latents, [1, 3], lowering="stacked")
-    direct, direct_cache = decode_in_pieces(THREE_STAGES, latents, [1, 3], lowering="conv3d")
+    params, latents = random_params(FOUR_STAGES), random_latents(FOUR_STAGES)
+    _, cache = decode_first(params, FOUR_STAGES, latents[:, :1])
+    stacked, stacked_cache = decode_next(
+        params, FOUR_STAGES, cache, latents[:, 1:], lowering="stacked"
+    )
+    direct, direct_cache = decode_next(
+        params, FOUR_STAGES, cache, latents[:, 1:], lowering="conv3d"
+    )
     assert_close(stacked, direct)
     assert_same_cache(stacked_cache, direct_cache)
 

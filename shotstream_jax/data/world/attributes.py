@@ -35,8 +35,8 @@ TRIMS: Mapping[str, Rgb] = {
 
 SKIES: Mapping[str, Rgb] = {
     "azure": (104, 178, 250),
-    "amber": (252, 184, 92),
-    "rose": (240, 138, 164),
+    "amber": (255, 184, 72),
+    "rose": (236, 126, 170),
     "indigo": (74, 70, 146),
 }
 """Hidden: tint of the sky, the same in every scene of a story."""

@@ -123,5 +123,5 @@ def read_spec(text: str) -> StorySpec:
         fields = json.loads(text)
         shots = tuple(ShotSpec(**shot) for shot in fields.pop("shots"))
         return StorySpec(shots=shots, **fields)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{text!r} is not a StoryWorld spec ({error}); write it again.") from error

@@ -21,12 +21,13 @@ FACES = {"circle": -0.26, "square": -0.28, "triangle": -0.1, "star": -0.14}
 """Height `v` of the eyes."""
 
 INK_WIDTH = 0.12
-EYE_RADII = (0.19, 0.23)
-EYE_APART = 0.25
-PUPIL_RADIUS = 0.12
-GAZE_SHIFT = 0.06
 SHADE = 0.13
 """Share of the light that the lower body loses."""
+
+_EYE_RADII = (0.19, 0.23)
+_EYE_APART = 0.25
+_PUPIL = 0.12
+_GAZE = 0.06
 
 Layers = Float[np.ndarray, "4 *points"]
 """Weights of paint, trim, ink and eye white; they add up to 1 inside the body and 0 outside."""
@@ -50,7 +51,7 @@ def body_layers(
     edge = body_distance(shape, u, v)
     cover, inside = coverage(edge, pixels), coverage(edge + INK_WIDTH, pixels)
     second = coverage(trim_distance(pattern, u, v), pixels)
-    eye = coverage(ellipse_distance(np.abs(u), v, (EYE_APART, FACES[shape]), EYE_RADII), pixels)
+    eye = coverage(ellipse_distance(np.abs(u), v, (_EYE_APART, FACES[shape]), _EYE_RADII), pixels)
     pupil = coverage(_pupil_distance(shape, u, v, gaze), pixels)
     bare = inside * (1 - eye)
     white = eye * (1 - pupil)
@@ -59,9 +60,9 @@ def body_layers(
 
 
 def _pupil_distance(shape: str, u: Field, v: Field, gaze: float) -> Field:
-    height, size = FACES[shape] + 0.03, (PUPIL_RADIUS, PUPIL_RADIUS)
-    left = ellipse_distance(u, v, (GAZE_SHIFT * gaze - EYE_APART, height), size)
-    right = ellipse_distance(u, v, (GAZE_SHIFT * gaze + EYE_APART, height), size)
+    height, size = FACES[shape] + 0.03, (_PUPIL, _PUPIL)
+    left = ellipse_distance(u, v, (_GAZE * gaze - _EYE_APART, height), size)
+    right = ellipse_distance(u, v, (_GAZE * gaze + _EYE_APART, height), size)
     return np.minimum(left, right)
 
 

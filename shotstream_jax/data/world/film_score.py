@@ -13,13 +13,16 @@ import numpy as np
 
 from shotstream_jax.data.world.attributes import CHARACTER_NAMED, HIDDEN, NAMED
 from shotstream_jax.data.world.oracle import UNSEEN, Observation, observe_shot
-from shotstream_jax.data.world.segmentation import Film, coarse, to_rgb
+from shotstream_jax.data.world.segmentation import Footage, coarse, to_rgb
 from shotstream_jax.data.world.spec import StorySpec, true_value
 
 IDENTITY = (*CHARACTER_NAMED, "trim")
 """What makes a character the same one."""
 
+# Sum over channels by which a cell changes at a cut, and not by noise of 0.06.
 _CHANGED = 36.0
+
+# Between what the nearest walk sets in motion (0.71) and what the tamest cut does (0.9).
 _CUT_COLUMNS = 0.78
 
 
@@ -63,18 +66,18 @@ class FilmScore:
         return {name: float(np.mean(part)) for name, part in parts.items() if len(part)}
 
 
-def score_film(films: Sequence[Film], spec: StorySpec, *, given: int = 0) -> FilmScore:
+def score_film(film: Sequence[Footage], spec: StorySpec, *, given: int = 0) -> FilmScore:
     """Score the shots of a film; the first `given` ones were context, and only serve as reference.
 
     Raises:
       ValueError: another number of shots than the story has, or no shot left to score.
     """
-    if len(films) != len(spec.shots) or not 0 <= given < len(films):
+    if len(film) != len(spec.shots) or not 0 <= given < len(film):
         raise ValueError(
-            f"A film of {len(films)} shots, {given} of them given, for a story of "
+            f"A film of {len(film)} shots, {given} of them given, for a story of "
             f"{len(spec.shots)}; pass every shot of the story and leave one to score."
         )
-    seen = tuple(observe_shot(film) for film in films)
+    seen = tuple(observe_shot(shot) for shot in film)
     scored = range(given, len(seen))
     later = range(max(given, 1), len(seen))
     prompt = {
@@ -91,27 +94,27 @@ def score_film(films: Sequence[Film], spec: StorySpec, *, given: int = 0) -> Fil
         carry_over={name: same[name] for name in HIDDEN},
         identity=tuple(all(hits) for hits in zip(*(same[name] for name in IDENTITY), strict=True)),
         motion=tuple(seen[k].evidence[spec.shots[k].action] for k in scored),
-        cuts=cut_accuracy(films),
+        cuts=cut_accuracy(film),
         flicker=tuple(seen[k].flicker for k in scored),
         drift=_slope([shot.deviation for shot in seen]),
     )
 
 
-def find_cuts(film: Film) -> tuple[int, ...]:
+def find_cuts(footage: Footage) -> tuple[int, ...]:
     """Video frames that begin a new shot: nearly every column of the frame changes at once.
 
     A moving character changes its own columns only; a new set or framing moves the horizon.
     """
-    cells = coarse(to_rgb(film))
+    cells = coarse(to_rgb(footage))
     changed = np.abs(np.diff(cells, axis=0)).sum(-1) > _CHANGED
     columns = changed.any(axis=1).mean(-1)
     return tuple(int(frame) + 1 for frame in np.flatnonzero(columns > _CUT_COLUMNS))
 
 
-def cut_accuracy(films: Sequence[Film]) -> float:
+def cut_accuracy(film: Sequence[Footage]) -> float:
     """Cuts that are due and seen, over cuts that are due or seen; 1 where there are none."""
-    due = set(np.cumsum([len(film) for film in films])[:-1].tolist())
-    seen = set(find_cuts(np.concatenate(films)))
+    due = set(np.cumsum([len(shot) for shot in film])[:-1].tolist())
+    seen = set(find_cuts(np.concatenate(film)))
     return len(due & seen) / len(due | seen) if due | seen else 1.0
 
 

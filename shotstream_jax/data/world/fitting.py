@@ -14,9 +14,12 @@ from shotstream_jax.data.world.attributes import PATTERNS, SHAPES
 from shotstream_jax.data.world.motion import TURN_SECONDS
 from shotstream_jax.data.world.silhouettes import ANGLES, Patches, templates
 
-_FLATNESS = 1000.0
-_HULL_WEIGHT = 4.0
+# How much unevenness (squared RGB) weighs as much as one pixel of hull that is wrong.
+_UNEVENNESS = 4000.0
+
 _TILTS = np.asarray([-1, 0, 1])
+"""Angles of an upright body: it may waddle."""
+
 _PACES = np.concatenate([sign * np.arange(0.5, 1.51, 0.05) for sign in (1, -1)])
 
 Cover = Float[np.ndarray, "video_frame pixel"]
@@ -87,6 +90,6 @@ def _look_costs(
     apart = inside.sum(-1)[:, None] + hull.sum(-1) - 2 * inside @ hull.T
     apart = apart.reshape(len(SHAPES), 1, ANGLES, count)
     uneven = np.maximum(squares - explained, 0)
-    costs = (uneven / _FLATNESS + _HULL_WEIGHT * apart) / pixels
+    costs = (uneven / _UNEVENNESS + apart) / pixels
     means = sums / np.maximum(area, 1e-3)[..., None, None]
     return np.broadcast_to(costs, (len(SHAPES), len(PATTERNS), ANGLES, count)), means

@@ -16,15 +16,24 @@ from shotstream_jax.data.world.stage import ACTION_FPS, LENSES, Picture
 
 Track = Float[np.ndarray, " video_frame"]
 
-MARGIN = 0.03
-WALK = 0.36
-WANDER = 0.12
-HOP = 0.24
-HOP_SECONDS = 1.25
-SQUASHED, TALLEST = 0.9, 1.03
 TURN_SECONDS = 2.5
+"""One turn of a spin."""
+
+HOP_SECONDS = 1.25
+"""One hop, ground to ground: every clip of nine frames shows most of one."""
+
 STEP_SECONDS = 0.75
 BREATH_SECONDS = 1.5
+
+SQUASHED, TALLEST = 0.9, 1.03
+"""Least and greatest stretch of a body, on landing and in flight."""
+
+_MARGIN = 0.03
+_WALK = 0.36
+_WANDER = 0.12
+_HOP = 0.24
+_BOB, _WADDLE = 0.012, 0.1
+_BREATH = 0.025
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,20 +71,22 @@ def poses(shape: str, shot: ShotSpec, video_frames: int, picture: Picture) -> Po
     reach, foot = body_extent(shape) * radius, body_foot(shape) * radius
     seconds = np.arange(video_frames, dtype=np.float32) / ACTION_FPS
     zero = np.zeros_like(seconds)
-    x, lift, angle, stretch, gaze = zero + WANDER * shot.offset, zero, zero, zero + 1, 0.0
+    x, lift, angle = zero + _WANDER * shot.offset, zero, zero
+    stretch, gaze = zero + 1, 0.0
     match shot.action:
         case "still":
-            stretch = 1 + 0.025 * np.sin(2 * math.pi * (seconds / BREATH_SECONDS + shot.phase))
+            stretch = 1 + _BREATH * np.sin(2 * math.pi * (seconds / BREATH_SECONDS + shot.phase))
         case "walk_left" | "walk_right":
             gaze = 1.0 if shot.action == "walk_right" else -1.0
-            room = picture.half_width - reach - MARGIN
-            x = gaze * min(room, WALK) * np.linspace(-1, 1, video_frames, dtype=np.float32)
+            room = picture.half_width - reach - _MARGIN
+            x = gaze * min(room, _WALK) * np.linspace(-1, 1, video_frames, dtype=np.float32)
             step = np.sin(2 * math.pi * (seconds / STEP_SECONDS + shot.phase))
-            lift, angle = 0.012 * np.abs(step), 0.1 * step
+            lift, angle = _BOB * np.abs(step), _WADDLE * step
         case "jump":
-            headroom = lens.floor - TALLEST * (foot + reach) - MARGIN
+            headroom = lens.floor - TALLEST * (foot + reach) - _MARGIN
             flight = np.abs(np.sin(math.pi * (seconds / HOP_SECONDS + shot.phase)))
-            lift, stretch = min(HOP, headroom) * flight, np.minimum(SQUASHED + flight / 4, TALLEST)
+            lift = min(_HOP, headroom) * flight
+            stretch = np.minimum(SQUASHED + flight / 4, TALLEST)
         case "spin":
             lift, angle = zero + reach - foot, 2 * math.pi * seconds / TURN_SECONDS
     return Poses(

@@ -28,7 +28,7 @@ from shotstream_jax.data.world.character import INK
 from shotstream_jax.data.world.fitting import Fit, fit_looks
 from shotstream_jax.data.world.scenery import backdrop
 from shotstream_jax.data.world.segmentation import (
-    Film,
+    Footage,
     Rgbs,
     Setting,
     find_character,
@@ -52,14 +52,20 @@ UNSEEN = "unseen"
 MOST_FRAMES = 21
 """Video frames that are looked at, spread evenly over longer shots."""
 
+# What the least true walk and jump cover, in frame heights.
 _WALK = 0.4
 _JUMP = 0.11
+
+# Costs that no true film reaches, faded and blurred ones included, and a size that none falls to.
+_STRANGE_SET = 72.0
+_STRANGE_LOOK = 0.8
+_SMALLEST = 0.08
+
+# Soft edges put a hull's border a little outside the body's, and run ink into the paint.
 _EDGE_PIXELS = 0.8
 _MOST_INK = 0.45
+
 _SET_VOTE = 0.1
-_STRANGE_SET = 72.0
-_STRANGE_LOOK = 3.2
-_SMALLEST = 0.08
 
 Track = Float[np.ndarray, " video_frame"]
 Choice = tuple[str, float]
@@ -97,15 +103,15 @@ class Observation:
     deviation: float
 
 
-def observe_shot(film: Film) -> Observation:
+def observe_shot(footage: Footage) -> Observation:
     """Measure every attribute of a shot, in about 20 ms at 64x96 pixels.
 
     Raises:
       ValueError: frames that StoryWorld cannot be staged in.
     """
-    picture = Picture(height=film.shape[1], width=film.shape[2])
-    chosen = np.unique(np.linspace(0, len(film) - 1, min(len(film), MOST_FRAMES)).round())
-    frames = to_rgb(film[chosen.astype(np.int64)])
+    picture = Picture(height=footage.shape[1], width=footage.shape[2])
+    chosen = np.unique(np.linspace(0, len(footage) - 1, min(len(footage), MOST_FRAMES)).round())
+    frames = to_rgb(footage[chosen.astype(np.int64)])
     soft = smooth(frames)
     costs = setting_costs(soft, picture)
     scene, sky, framing = np.unravel_index(costs.argmin(), costs.shape)
@@ -164,7 +170,6 @@ def _least(costs: Float[np.ndarray, " value"], values: Sequence[str]) -> Choice:
 def _track(hulls: Hulls, fit: Fit, picture: Picture) -> tuple[Track, Track, float]:
     """Middle and radius of the body, in frame heights."""
     looks = templates()
-    # Soft edges put a hull's border a little outside the body's.
     radius = np.maximum(hulls.radius - _EDGE_PIXELS, 0) * looks.radius[fit.shape, fit.angle]
     offset = looks.offset[fit.shape, fit.angle] * radius[:, None]
     x = (hulls.x + offset[:, 0]) / picture.height - picture.half_width

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from shotstream_jax.data.world.character import paint_character
-from shotstream_jax.data.world.motion import Poses, poses
+from shotstream_jax.data.world.motion import SQUASHED, Poses, poses
 from shotstream_jax.data.world.scenery import backdrop
 from shotstream_jax.data.world.shapes import Field, body_extent, coverage, length
 from shotstream_jax.data.world.spec import StorySpec
@@ -21,9 +21,10 @@ Frames = UInt8[np.ndarray, "video_frame height width 3"]
 VIDEO_FRAMES = 21
 PICTURE = Picture()
 
-_SHADOW = 0.3
+SHADOW = 0.3
+"""Share of the light that the shadow takes."""
+
 _SHADOW_FLATNESS = 0.22
-_TALLEST = 1.12
 
 
 def render_shot(
@@ -59,7 +60,8 @@ def _touched(
     shape: str, seen: Poses, picture: Picture
 ) -> tuple[int, Int[np.ndarray, "video_frame column"]]:
     """First row, and the columns in every video frame, that the body or its shadow can reach."""
-    reach = body_extent(shape) * seen.radius * _TALLEST
+    # A squashed body is wider by as much as it is lower.
+    reach = body_extent(shape) * seen.radius / SQUASHED
     top = max(0, int((seen.y.min() - reach) * picture.height) - 1)
     pixels = int(np.ceil(reach * picture.height)) + 2
     count = min(2 * pixels, picture.width)
@@ -76,7 +78,7 @@ def _shadow(
     half = seen.radius * (1 - 0.25 * lift)
     away = length((x - seen.x[:, None, None]) / half, (y - seen.floor) / (_SHADOW_FLATNESS * half))
     distance = (away - 1) * _SHADOW_FLATNESS * half
-    return _SHADOW * (1 - 0.3 * lift) * coverage(distance, height / 2)
+    return SHADOW * (1 - 0.3 * lift) * coverage(distance, height / 2)
 
 
 def _to_uint8(colour: np.ndarray) -> np.ndarray:

@@ -148,10 +148,10 @@ def _paint_igloo(brush: _Brush) -> None:
 
 
 def _paint_house(brush: _Brush) -> None:
-    brush.box((0.0, -0.14), (0.2, 0.3), (178, 92, 84))
-    for y in (-0.33, -0.18, -0.03):
-        for x in (-0.09, 0.09):
-            brush.box((x, y), (0.045, 0.045), (255, 232, 150))
+    brush.box((0.0, -0.12), (0.17, 0.28), (178, 92, 84))
+    for y in (-0.3, -0.16, -0.02):
+        for x in (-0.075, 0.075):
+            brush.box((x, y), (0.04, 0.04), (255, 232, 150))
 
 
 _LANDMARKS = {

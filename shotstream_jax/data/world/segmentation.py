@@ -14,11 +14,11 @@ from shotstream_jax.data.world.scenery import Canvas, backdrop
 from shotstream_jax.data.world.silhouettes import Mask, fill
 from shotstream_jax.data.world.stage import LENSES, Picture
 
-Film = (
+Footage = (
     UInt8[np.ndarray, "video_frame height width 3"]
     | Float[np.ndarray, "video_frame height width 3"]
 )
-"""RGB, uint8 in [0, 255] or floating in [-1, 1]."""
+"""Frames of a shot: RGB, uint8 in [0, 255] or floating in [-1, 1]."""
 
 Rgbs = Float[np.ndarray, "video_frame height width 3"]
 Setting = tuple[str, str, str]
@@ -31,19 +31,26 @@ SETTINGS: tuple[Setting, ...] = tuple(
 CELL = 4
 """Pixels along the side of a cell of a coarse image."""
 
+# Sum over channels beyond which a cell is simply not of the set: the character must not outvote it.
 _OUTLIER = 120.0
+
+# RGB distance to the set around a pixel that neither blur nor noise of 0.06 reaches.
 _UNEXPLAINED = 34.0
-_DARKEST_SHADOW = 0.68
 _NEARBY = 5
-_CROWDED = 0.2
+
+# A little below what a shadow leaves of the light.
+_DARKEST_SHADOW = 0.68
+
+# In frame heights: the crowd of odd pixels that is the character, and how far it can reach.
+_CROWD = 0.2
 _REACH = 0.5
 
 
-def to_rgb(film: Film) -> Rgbs:
-    """The film in [0, 255], whichever way it is stored."""
-    if film.dtype == np.uint8:
-        return film.astype(np.float32)
-    return (np.clip(film, -1, 1).astype(np.float32) + 1) * 127.5
+def to_rgb(footage: Footage) -> Rgbs:
+    """The frames in [0, 255], whichever way they are stored."""
+    if footage.dtype == np.uint8:
+        return footage.astype(np.float32)
+    return (np.clip(footage, -1, 1).astype(np.float32) + 1) * 127.5
 
 
 def smooth(images: Rgbs) -> Rgbs:
@@ -73,7 +80,7 @@ def find_character(frames: Rgbs, setting: Setting, picture: Picture) -> Mask:
     odd = _unexplained(frames, setting, picture) > _UNEXPLAINED
     odd = _count_around(odd, 1) >= 4
     count, height, width = odd.shape
-    crowd = _count_around(odd, int(_CROWDED * height)).reshape(count, -1).argmax(1)
+    crowd = _count_around(odd, int(_CROWD * height)).reshape(count, -1).argmax(1)
     row, column = np.unravel_index(crowd, (height, width))
     near_row = np.abs(np.arange(height) - row[:, None]) < _REACH * height
     near_column = np.abs(np.arange(width) - column[:, None]) < _REACH * height

@@ -1,0 +1,61 @@
+"""The command as a person runs it, in this process: exit status and what was said."""
+
+import pathlib
+
+import pytest
+
+from shotstream_jax.cli.main import main
+
+STORY = """\
+version: 1
+title: A test
+global: "meet the orange star."
+defaults: {seed: 3, size: [32, 48], fps: 8, chunks: 1}
+shots:
+  - caption: "wide shot, it walks right."
+  - caption: "close shot, it jumps."
+"""
+
+
+@pytest.fixture
+def story(tmp_path) -> pathlib.Path:
+    path = tmp_path / "story.yaml"
+    path.write_text(STORY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def film(tmp_path_factory) -> pathlib.Path:
+    """The folder of one film, made once; tests leave it as it is."""
+    folder = tmp_path_factory.mktemp("made")
+    (folder / "story.yaml").write_text(STORY, encoding="utf-8")
+    assert main(["generate", str(folder / "story.yaml"), "-o", str(folder / "film")]) == 0
+    return folder / "film"
+
+
+@pytest.fixture
+def run(capsys):
+    """Run `shotstream ...`; the error, if any, must be one line."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Run a command that must fail with status 2; returns the line that says why."""
+
+    def call(*arguments: object) -> str:
+        status, _, err = run(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("shotstream: ")]
+        assert status == 2
+        assert len(lines) == 1
+        assert err.splitlines()[-1] == lines[0]
+        assert "Traceback" not in err
+        return lines[0]
+
+    return call

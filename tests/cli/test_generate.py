@@ -1,0 +1,236 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from shotstream_jax.directing import reel
+from shotstream_jax.directing.video import read_video
+from shotstream_jax.rollout.stream import Camera
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_everything_is_there(film):
+    shots = [f"shot_{n:02d}.{suffix}" for n in (1, 2) for suffix in ("json", "mp4", "npz")]
+    assert files(film) == sorted(
+        [*shots, *("contact.png", "film.mp4", "manifest.json", "story.yaml")]
+    )
+    assert read_video(film / "film.mp4").shape == (18, 32, 48, 3)
+    with np.load(film / "shot_02.npz") as shot:
+        assert shot["latents"].shape == (1, 3, 4, 6, 16)
+
+
+def test_manifest_says_what_made_it(film):
+    manifest = json.loads((film / "manifest.json").read_text())
+    assert manifest["complete"] is True
+    assert (manifest["weights"], manifest["badge"]) == ("random", "random weights")
+    assert manifest["seeds"] == [3, 3]
+    assert manifest["timings"]["frames"] == 18
+    assert set(manifest["timings"]["shots"]) == {"shot_01", "shot_02"}
+
+
+def test_resolved_story_films_the_same_film_again(film, run, tmp_path):
+    assert run("generate", film / "story.yaml", "-o", tmp_path / "again")[0] == 0
+    for name in ("film.mp4", "shot_01.mp4", "shot_02.mp4", "story.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (film / name).read_bytes()
+
+
+def test_json_prints_the_manifest_and_nothing_else(run, story, tmp_path):
+    status, out, err = run("generate", story, "-o", tmp_path / "film", "--json")
+    assert status == 0
+    assert json.loads(out)["title"] == "A test"
+    assert err == ""
+
+
+def test_resume_films_only_what_is_missing(film, run, story, tmp_path, monkeypatch):
+    folder = tmp_path / "film"
+    run("generate", story, "-o", folder)
+    for name in ("film.mp4", "contact.png", "shot_02.mp4", "shot_02.npz", "shot_02.json"):
+        (folder / name).unlink()
+    first = (folder / "shot_01.mp4").stat().st_mtime_ns
+    filmed, real = [], Camera.film
+    monkeypatch.setattr(
+        Camera,
+        "film",
+        lambda self, plan, **how: filmed.append(plan.index) or real(self, plan, **how),
+    )
+    assert run("generate", story, "-o", folder, "--resume")[0] == 0
+    assert filmed == [1]
+    assert (folder / "shot_01.mp4").stat().st_mtime_ns == first
+    assert (folder / "film.mp4").read_bytes() == (film / "film.mp4").read_bytes()
+
+
+def test_ctrl_c_keeps_finished_shots_and_exits_130(run, story, tmp_path, monkeypatch):
+    folder, real = tmp_path / "film", Camera.film
+
+    def stop_in_second_shot(self, plan, **how):
+        if plan.index == 1:
+            raise KeyboardInterrupt
+        return real(self, plan, **how)
+
+    monkeypatch.setattr(Camera, "film", stop_in_second_shot)
+    status, _, err = run("generate", story, "-o", folder)
+    assert status == 130
+    assert "--resume" in err
+    assert files(folder) == [
+        "manifest.json",
+        "shot_01.json",
+        "shot_01.mp4",
+        "shot_01.npz",
+        "story.yaml",
+    ]
+    monkeypatch.undo()
+    assert run("generate", story, "-o", folder, "--resume")[0] == 0
+    assert "film.mp4" in files(folder)
+
+
+def test_a_real_interrupt_stops_a_real_process(story, tmp_path):
+    text = story.read_text().replace("chunks: 1", "chunks: 300")
+    story.write_text(text)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "shotstream_jax.cli.main",
+            "generate",
+            story,
+            "-o",
+            tmp_path / "film",
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )
+    for line in process.stderr:
+        if "First frames" in line:
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert files(tmp_path / "film") == ["manifest.json", "story.yaml"]
+
+
+def test_disk_full_while_writing_a_shot_loses_nothing(run, story, tmp_path, monkeypatch):
+    folder, real = tmp_path / "film", reel.np.savez
+
+    def full_at_second(file, **arrays):
+        if "shot_02" in file.name:
+            raise OSError(28, "No space left on device")
+        real(file, **arrays)
+
+    monkeypatch.setattr(reel.np, "savez", full_at_second)
+    status, _, err = run("generate", story, "-o", folder)
+    assert status == 2
+    assert "No space left on device" in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert {"shot_01.json", "shot_01.mp4", "shot_01.npz"} <= set(files(folder))
+    assert not {"shot_02.json", "shot_02.npz", "film.mp4"} & set(files(folder))
+    monkeypatch.undo()
+    assert run("generate", story, "-o", folder, "--resume")[0] == 0
+
+
+def edited(story, **changes):
+    document = yaml.safe_load(story.read_text())
+    for key, value in changes.items():
+        document[key] = value
+    story.write_text(yaml.safe_dump(document))
+    return story
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"version": 9}, "version"),
+        ({"shots": []}, "shots"),
+        ({"shots": [{"caption": ""}]}, "caption"),
+        ({"shots": [{"caption": "a", "chunks": 0}]}, "chunks"),
+        ({"shots": [{"caption": "word " * 600}]}, "tokens"),
+        ({"defaults": {"size": [40, 48]}}, "40"),
+        ({"defaults": {"size": [33, 48]}}, "33"),
+    ],
+)
+def test_bad_stories_are_refused_before_anything_is_made(refused, story, tmp_path, changes, said):
+    line = refused("generate", edited(story, **changes), "-o", tmp_path / "film")
+    assert said in line
+    assert not (tmp_path / "film").exists() or files(tmp_path / "film") == []
+
+
+def test_malformed_story_is_refused_with_its_line(refused, story, tmp_path):
+    story.write_text(story.read_text() + "  - caption: [unclosed\n")
+    assert "story.yaml:" in refused("generate", story, "-o", tmp_path / "film")
+
+
+def test_missing_story_is_refused(refused, tmp_path):
+    assert "none.yaml" in refused("generate", tmp_path / "none.yaml", "-o", tmp_path / "film")
+
+
+def test_unknown_checkpoint_is_refused(refused, story, tmp_path):
+    line = refused("generate", story, "-o", tmp_path / "film", "--checkpoint", tmp_path / "none")
+    assert "none" in line
+    assert "convert" in line
+
+
+def test_full_folder_is_refused_and_left_alone(refused, story, tmp_path):
+    folder = tmp_path / "film"
+    folder.mkdir()
+    (folder / "holiday.jpg").write_bytes(b"precious")
+    line = refused("generate", story, "-o", folder)
+    assert "holiday.jpg" in line
+    assert "--resume" not in line
+    assert files(folder) == ["holiday.jpg"]
+
+
+def test_a_begun_film_is_refused_with_the_way_on(film, refused, story):
+    before = files(film)
+    assert "--resume" in refused("generate", story, "-o", film)
+    assert files(film) == before
+
+
+def test_overwriting_replaces_the_film_and_refuses_anything_else(
+    film, run, refused, story, tmp_path
+):
+    folder = tmp_path / "film"
+    run("generate", story, "-o", folder)
+    (folder / "shot_09.mp4").write_bytes(b"of a longer story")
+    assert run("generate", story, "-o", folder, "--overwrite")[0] == 0
+    assert files(folder) == files(film)
+    (folder / "notes.txt").write_text("mine")
+    assert "notes.txt" in refused("generate", story, "-o", folder, "--overwrite")
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_folder_is_refused(refused, story, tmp_path):
+    (tmp_path / "film").write_text("")
+    assert "film" in refused("generate", story, "-o", tmp_path / "film")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only to root")
+def test_folder_that_cannot_be_written_is_refused(refused, story, tmp_path):
+    folder = tmp_path / "film"
+    folder.mkdir(mode=0o500)
+    assert "Permission denied" in refused("generate", story, "-o", folder)
+
+
+def test_resuming_another_story_is_refused(refused, run, story, tmp_path):
+    folder = tmp_path / "film"
+    run("generate", story, "-o", folder)
+    other = edited(story, shots=[{"caption": "wide shot, it spins."}, {"caption": "b"}])
+    line = refused("generate", other, "-o", folder, "--resume")
+    assert "captions" in line
+    assert "shot_01" in line
+
+
+def test_resuming_from_damaged_latents_is_refused(refused, run, story, tmp_path):
+    folder = tmp_path / "film"
+    run("generate", story, "-o", folder)
+    (folder / "shot_02.json").unlink()
+    (folder / "shot_01.npz").write_bytes(b"PK\x03\x04 cut short")
+    assert "shot_01.npz is damaged" in refused("generate", story, "-o", folder, "--resume")
