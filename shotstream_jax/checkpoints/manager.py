@@ -36,6 +36,9 @@ CONFIG, TOKENIZER = "config.json", "tokenizer"
 _PIECE_BYTES = 1 << 26
 """Largest piece of a leaf that is compressed, or read for one device, at once."""
 
+_DESCRIPTION_BYTES = 1 << 20
+"""Files up to this size say what a network is; larger ones are values."""
+
 Path = tuple[str, ...]
 Tree = Mapping[str, Any]
 """Parameters on the host or on devices: nested dicts of arrays."""
@@ -117,8 +120,8 @@ def read_config(folder: pathlib.Path) -> dict[str, Any]:
             f"{path} is of version {config.get('version')!r} and {VERSION} is read here; "
             "install the release that wrote it, or convert again."
         )
-    if not isinstance(config.get("networks"), dict):
-        raise ValueError(f"{path} describes no networks; convert or fetch it again.")
+    if not isinstance(config.get("networks"), dict) or "weights" not in config:
+        raise ValueError(f"{path} does not describe networks and weights; fetch it again.")
     return config
 
 
@@ -172,9 +175,9 @@ def network_shapes(folder: pathlib.Path, name: str) -> PyTree[Any]:
 
     Raises:
       FileNotFoundError: no checkpoint in the folder.
-      ValueError: the network is not in it, or is damaged.
+      ValueError: the network is not in it, or its description is damaged.
     """
-    return _open(folder, name)[1]
+    return _open(folder, name, checked_bytes=_DESCRIPTION_BYTES)[1]
 
 
 def stored_leaves(folder: pathlib.Path, name: str) -> dict[Path, LazyArray]:
@@ -206,10 +209,12 @@ def stored_leaves(folder: pathlib.Path, name: str) -> dict[Path, LazyArray]:
     }
 
 
-def _open(folder: pathlib.Path, name: str) -> tuple[pathlib.Path, Any]:
+def _open(
+    folder: pathlib.Path, name: str, checked_bytes: int | None = None
+) -> tuple[pathlib.Path, Any]:
     """Where a network is stored, and the shapes and dtypes of its leaves."""
     _described(read_config(folder), name)
-    integrity.verify(folder, name)
+    integrity.verify(folder, name, checked_bytes)
     item = folder.absolute() / name
     with _checkpointer() as checkpointer:
         stored = checkpointer.metadata(item).item_metadata

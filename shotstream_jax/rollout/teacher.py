@@ -103,8 +103,9 @@ def sample_euler(velocity: Velocity, noise: Latents, config: SampleConfig) -> Sa
     def step(carry: tuple[Latents, Array], level: tuple[Array, Array, Array]):
         x_t, kept = carry
         sigma, next_sigma, slot = level
-        # A step that is not kept has a slot beyond the end, and is dropped.
-        kept = kept.at[slot].set(x_t, mode="drop")
+        if config.keep:
+            # A step that is not kept has a slot beyond the end, and is dropped.
+            kept = kept.at[slot].set(x_t, mode="drop")
         return (x_t + (next_sigma - sigma) * velocity(x_t, sigma * TRAIN_STEPS), kept), None
 
     kept = jnp.zeros((len(config.keep), *noise.shape), noise.dtype)

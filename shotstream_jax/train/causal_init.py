@@ -37,19 +37,23 @@ class OdePair:
 
 
 def draw_levels(
-    key: Key[Array, ""], batch: int, chunks: int, steps: int
+    samples: Key[Array, " batch"], chunks: int, steps: int
 ) -> Int[Array, "batch chunk"]:
-    """Draw each chunk's level in [0, `steps`], the last of which is clean.
+    """Draw from each sample's key a level in [0, `steps`] for every chunk; the last is clean.
 
     Should all chunks of a sample come out clean, one of them is drawn again among the noisy
     levels: a sample always has something to learn.
     """
-    level_key, chunk_key, again_key = jax.random.split(key, 3)
-    levels = jax.random.randint(level_key, (batch, chunks), 0, steps + 1)
-    redrawn = jax.random.randint(chunk_key, (batch, 1), 0, chunks) == jnp.arange(chunks)
-    again = jax.random.randint(again_key, (batch, 1), 0, steps)
-    all_clean = (levels == steps).all(axis=1, keepdims=True)
-    return jnp.where(all_clean & redrawn, again, levels)
+
+    def draw(key: Key[Array, ""]) -> Int[Array, " chunk"]:
+        level_key, chunk_key, again_key = jax.random.split(key, 3)
+        levels = jax.random.randint(level_key, (chunks,), 0, steps + 1)
+        redrawn = levels.at[jax.random.randint(chunk_key, (), 0, chunks)].set(
+            jax.random.randint(again_key, (), 0, steps)
+        )
+        return jnp.where((levels == steps).all(), redrawn, levels)
+
+    return jax.vmap(draw)(samples)
 
 
 def causal_init_loss(

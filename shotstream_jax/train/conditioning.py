@@ -76,14 +76,12 @@ class Dropout:
 
 
 def draw_dropout(
-    key: Key[Array, ""], batch: int, *, context: float = 0.1, text: float = 0.1
+    samples: Key[Array, " batch"], *, context: float = 0.1, text: float = 0.1
 ) -> Dropout:
-    """Draw the two independently of each other, with the given probabilities."""
-    context_key, text_key = jax.random.split(key)
-    return Dropout(
-        context=jax.random.bernoulli(context_key, context, (batch,)),
-        text=jax.random.bernoulli(text_key, text, (batch,)),
-    )
+    """Draw the two from each sample's key, independently, with the given probabilities."""
+    probabilities = jnp.asarray([context, text])
+    masks = jax.vmap(lambda key: jax.random.bernoulli(key, probabilities))(samples)
+    return Dropout(context=masks[:, 0], text=masks[:, 1])
 
 
 def drop(

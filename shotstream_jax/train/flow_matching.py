@@ -32,14 +32,17 @@ class FlowDraw:
 
 
 def draw_flow(
-    key: Key[Array, ""], shape: tuple[int, ...], timesteps: Float[np.ndarray, " level"]
+    samples: Key[Array, " batch"], shape: tuple[int, ...], timesteps: Float[np.ndarray, " level"]
 ) -> FlowDraw:
-    """Draw each sample's timestep evenly from a table, and noise of the latents' shape."""
-    level_key, noise_key = jax.random.split(key)
-    return FlowDraw(
-        timesteps=jax.random.choice(level_key, jnp.asarray(timesteps), shape[:1]),
-        noise=jax.random.normal(noise_key, shape),
-    )
+    """Draw from each sample's key a timestep, evenly from a table, and noise of one's `shape`."""
+
+    def draw(key: Key[Array, ""]) -> tuple[Array, Array]:
+        level_key, noise_key = jax.random.split(key)
+        timestep = jax.random.choice(level_key, jnp.asarray(timesteps))
+        return timestep, jax.random.normal(noise_key, shape)
+
+    drawn, noise = jax.vmap(draw)(samples)
+    return FlowDraw(timesteps=drawn, noise=noise)
 
 
 def diffuse(latents: Latents, draw: FlowDraw, schedule: FlowSchedule) -> Latents:

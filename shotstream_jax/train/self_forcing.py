@@ -98,17 +98,24 @@ class Take:
 
 
 def draw_rollout(
-    key: Key[Array, ""], given: Conditioning, chunks: int, rollout: RolloutConfig
+    step: Key[Array, ""],
+    samples: Key[Array, " batch"],
+    shape: tuple[int, ...],
+    rollout: RolloutConfig,
 ) -> RolloutDraw:
-    """Draw the noise of all steps, and the exit step evenly among them."""
-    noise_key, exit_key = jax.random.split(key)
-    steps = len(rollout.steps)
-    batch, _, *frame = given.context.shape
-    shape = (chunks, steps, batch, rollout.window.chunk, *frame)
-    return RolloutDraw(
-        noise=jax.random.normal(noise_key, shape),
-        exit_step=jax.random.randint(exit_key, (), 0, steps),
-    )
+    """Draw the exit step evenly, one for all, and from each sample's key the noise of all steps.
+
+    `shape` is that of one sample's latents, whole chunks of frames.
+
+    Raises:
+      ValueError: frames that are not whole chunks.
+    """
+    frames, chunk, steps = shape[0], rollout.window.chunk, len(rollout.steps)
+    if frames % chunk:
+        raise ValueError(f"A shot of {frames} latent frames is not whole chunks of {chunk}.")
+    of_sample = (frames // chunk, steps, chunk, *shape[1:])
+    draw = jax.vmap(lambda key: jax.random.normal(key, of_sample), out_axes=2)
+    return RolloutDraw(noise=draw(samples), exit_step=jax.random.randint(step, (), 0, steps))
 
 
 def film(

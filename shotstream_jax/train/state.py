@@ -65,7 +65,7 @@ def init_state(
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
-        seed=jnp.asarray(seed, jnp.uint32),
+        seed=jnp.asarray(seed, jnp.int32),
         params=masters,
         moments={name: objectives[name].transformation().init(masters[name]) for name in masters},
         means={n: tree for n, tree in masters.items() if objectives[n].optimizer.ema is not None},

@@ -52,7 +52,7 @@ def teacher_loss(
     return jnp.mean(weights * errors), errors
 
 
-def trainable_mask(params: Params, which: Trainable) -> PyTree[bool]:
+def trainable_mask(params: PyTree[Any], which: Trainable) -> PyTree[bool]:
     """Which parameters learn: all, or only the self-attention of every block."""
 
     def learns(path: tuple[Any, ...], _: Any) -> bool:

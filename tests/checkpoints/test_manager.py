@@ -17,6 +17,7 @@ from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
     load_network,
     network_config,
+    network_shapes,
     read_config,
     save_checkpoint,
     stored_leaves,
@@ -199,6 +200,15 @@ def test_damaged_networks_are_refused_by_file_and_the_others_load(
     assert load(checkpoint, "vae")
 
 
+def test_shapes_are_known_without_loading(checkpoint, networks):
+    shapes = network_shapes(checkpoint, "dit")
+    found = jax.tree.map(lambda leaf: (tuple(leaf.shape), np.dtype(leaf.dtype)), shapes)
+    assert found == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), networks["dit"])
+    flip(checkpoint / "dit" / "_METADATA")
+    with pytest.raises(ValueError, match=r"_METADATA .* it is damaged"):
+        network_shapes(checkpoint, "dit")
+
+
 def test_a_damaged_list_of_files_is_refused(checkpoint):
     listed = checkpoint / "files.json"
     listed.write_text(listed.read_text()[:-10])
@@ -231,7 +241,7 @@ def test_unknown_folders_are_refused(tmp_path):
     [
         ({"format": "other"}, "another program's"),
         ({"version": 2}, "version 2 and 1 is read"),
-        ({"networks": []}, "describes no networks"),
+        ({"networks": []}, "does not describe networks"),
     ],
 )
 def test_other_configs_are_refused(checkpoint, change, message):

@@ -21,64 +21,58 @@ def pair(film_of_four):
 
 
 @pytest.fixture(scope="module")
-def loss(film_of_four):
+def probe(film_of_four, pair):
+    """Loss and errors at some levels, and the gradient of either in parameters and trajectory."""
     how = {"config": film_of_four.config, "rollout": film_of_four.rollout}
-    return jax.jit(functools.partial(causal_init_loss, **how))
-
-
-@pytest.fixture(scope="module")
-def sway(film_of_four, loss, pair):
-    """How strongly each state of each chunk moves the error of chunk number `chunk`."""
 
     @jax.jit
-    def of(chunk, levels):
-        def error(trajectory):
+    def at(levels, of_loss, of_errors):
+        def loss(params, trajectory):
             moved = dataclasses.replace(pair, trajectory=trajectory)
-            return loss(film_of_four.params, pair=moved, levels=levels)[1][:, chunk].sum()
+            return causal_init_loss(params, pair=moved, levels=levels, **how)
 
-        gradient = jnp.abs(jax.grad(error)(pair.trajectory)).sum(axis=(3, 4, 5))
-        batch, states, frames = gradient.shape
-        return gradient.reshape(batch, states, frames // 2, 2).sum(axis=3)
+        answer, pull = jax.vjp(loss, film_of_four.params, pair.trajectory)
+        return *answer, *pull((of_loss, of_errors))
 
-    return of
+    return lambda levels, of_loss=0.0, of_errors=0.0: at(
+        jnp.asarray(levels), jnp.asarray(of_loss), jnp.zeros((4, 3)) + jnp.asarray(of_errors)
+    )
 
 
-def test_only_noisy_chunks_are_scored(film_of_four, loss, pair):
-    levels = np.asarray(LEVELS)
-    value, errors = loss(film_of_four.params, pair=pair, levels=jnp.asarray(levels))
-    noisy = levels < STEPS
+def test_only_noisy_chunks_are_scored(probe):
+    value, errors, *_ = probe(LEVELS)
+    noisy = np.asarray(LEVELS) < STEPS
     assert (errors[~noisy] == 0).all()
     assert (errors[noisy] > 0).all()
     assert float(value) == pytest.approx(float(errors[noisy].mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [0, 1, 2])
-def test_chunks_see_themselves_and_earlier_chunks_each_at_its_own_level(sway, chunk):
-    moved = np.asarray(sway(chunk, jnp.asarray(LEVELS))) > 0
-    for sample, levels in enumerate(LEVELS):
+def test_chunks_see_themselves_and_earlier_chunks_each_at_its_own_level(probe, chunk):
+    _, _, _, gradient = probe(LEVELS, of_errors=jnp.arange(3) == chunk)
+    by_chunk = np.abs(gradient).sum(axis=(3, 4, 5)).reshape(4, STEPS + 1, 3, -1).sum(axis=3)
+    for levels, moved in zip(LEVELS, by_chunk > 0, strict=True):
         if levels[chunk] == STEPS:
-            assert not moved[sample].any()
+            assert not moved.any()
             continue
         seen = {(level, earlier) for earlier, level in enumerate(levels[: chunk + 1])}
         aim = {(STEPS, chunk)}
-        assert set(zip(*np.nonzero(moved[sample]), strict=True)) == seen | aim
+        assert set(zip(*np.nonzero(moved), strict=True)) == seen | aim
 
 
-def test_nothing_to_learn_is_a_loss_and_a_gradient_of_zero(film_of_four, loss, pair):
-    clean = jnp.full((4, 3), STEPS)
-
-    def value(params):
-        return loss(params, pair=pair, levels=clean)[0]
-
-    value, gradients = jax.jit(jax.value_and_grad(value))(film_of_four.params)
+def test_nothing_to_learn_is_a_loss_and_a_gradient_of_zero(probe):
+    value, _, gradients, _ = probe(jnp.full((4, 3), STEPS), of_loss=1.0)
     assert float(value) == 0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
+    _, _, gradients, _ = probe(LEVELS, of_loss=1.0)
+    assert all(leaf.any() for leaf in jax.tree.leaves(gradients))
 
 
 def test_a_sample_always_has_a_noisy_chunk():
+    samples = jax.random.split(jax.random.key(0), 600)
     # Of single chunks with two levels, half would come out clean.
-    assert (draw_levels(jax.random.key(0), 200, 1, 1) == 0).all()
-    levels = np.asarray(draw_levels(jax.random.key(1), 600, 2, STEPS))
+    assert (draw_levels(samples, 1, 1) == 0).all()
+    levels = np.asarray(draw_levels(samples, 2, STEPS))
     assert (levels < STEPS).any(axis=1).all()
     assert set(levels.ravel().tolist()) == set(range(STEPS + 1))
     # One clean chunk of two stays as likely as any: levels are repaired, not avoided.

@@ -60,11 +60,14 @@ def test_gradient_reaches_every_parameter_the_captions_included(film_of_four, cl
     assert untouched == []
 
 
-def test_drawn_timesteps_are_of_the_table(clip):
-    table = SCHEDULE.timesteps[:5]
-    draw = draw_flow(jax.random.key(0), (256, *clip.latents.shape[1:]), table)
+def test_a_sample_draws_from_the_table_and_from_its_own_key_alone():
+    samples, table = jax.random.split(jax.random.key(0), 100), SCHEDULE.timesteps[:5]
+    draw = draw_flow(samples, (2, 3, 3, 4), table)
     assert set(np.asarray(draw.timesteps).tolist()) == set(table.tolist())
-    assert draw.noise.shape == (256, *clip.latents.shape[1:])
+    assert draw.noise.shape == (100, 2, 3, 3, 4)
+    alone = draw_flow(samples[7:8], (2, 3, 3, 4), table)
+    assert alone.timesteps[0] == draw.timesteps[7]
+    np.testing.assert_array_equal(alone.noise[0], draw.noise[7])
 
 
 def test_only_the_self_attention_of_the_released_teacher_learns():

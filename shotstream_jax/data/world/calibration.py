@@ -48,13 +48,26 @@ def add_noise(frames: Frames, rng: np.random.Generator) -> Frames:
     return _to_uint8(frames + rng.normal(0, 255 * NOISE_SIGMA, frames.shape))
 
 
+def fade(frames: Frames, rng: np.random.Generator) -> Frames:
+    """Take a quarter of the saturation and a twelfth of the contrast."""
+    del rng
+    grey = frames.mean(-1, keepdims=True)
+    return _to_uint8((0.75 * frames + 0.25 * grey) * 11 / 12 + 127.5 / 12)
+
+
 def keep(frames: Frames, rng: np.random.Generator) -> Frames:
     """Leave the film as it is."""
     del rng
     return frames
 
 
-SPOILERS: Mapping[str, Spoil] = {"clean": keep, "blur": blur, "half": halve, "noise": add_noise}
+SPOILERS: Mapping[str, Spoil] = {
+    "clean": keep,
+    "blur": blur,
+    "half": halve,
+    "noise": add_noise,
+    "fade": fade,
+}
 
 
 def oracle_accuracy(

@@ -32,6 +32,7 @@ from shotstream_jax.data.world.segmentation import (
     Rgbs,
     Setting,
     find_character,
+    restore_colours,
     setting_costs,
     shadow_rows,
     smooth,
@@ -116,7 +117,7 @@ def observe_shot(footage: Footage) -> Observation:
     costs = setting_costs(soft, picture)
     scene, sky, framing = np.unravel_index(costs.argmin(), costs.shape)
     setting = SCENES[scene], tuple(SKIES)[sky], FRAMINGS[framing]
-    hull = find_character(soft, setting, picture)
+    hull = find_character(restore_colours(soft, setting, picture), setting, picture)
     hulls = measure_hulls(hull)
     cover = cut_patches(hull[..., None].astype(np.float32), hulls)[..., 0]
     fit = fit_looks(cut_patches(soft, hulls), cover, chosen / ACTION_FPS)

@@ -34,6 +34,11 @@ CELL = 4
 # Sum over channels beyond which a cell is simply not of the set: the character must not outvote it.
 _OUTLIER = 120.0
 
+# A set of few colours says little about a change of colour: what it leaves open is no change.
+_CONSTANCY = 1e-3
+_SET_SHARE = 0.6
+_ROUNDS = 3
+
 # RGB distance to the set around a pixel that neither blur nor noise of 0.06 reaches.
 _UNEXPLAINED = 34.0
 _NEARBY = 5
@@ -73,6 +78,25 @@ def setting_costs(frames: Rgbs, picture: Picture) -> Float[np.ndarray, "scene sk
     off = np.abs(_coarse_sets(picture) - seen).sum(-1)
     costs = np.minimum(off, _OUTLIER).mean((1, 2))
     return costs.reshape(len(SCENES), len(SKIES), len(FRAMINGS))
+
+
+def restore_colours(frames: Rgbs, setting: Setting, picture: Picture) -> Rgbs:
+    """Undo a fade or a cast: the linear change of colour that gives the set its true colours.
+
+    It is fitted to the cells that fit it best, so that the character has no part in it.
+    """
+    true = coarse(backdrop(*setting, picture)[None])[0].reshape(-1, 3) / 255
+    seen = np.median(coarse(frames), axis=0).reshape(-1, 3) / 255
+    seen = np.concatenate([seen, np.ones_like(seen[:, :1])], axis=1)
+    change = np.eye(4, 3, dtype=np.float32)
+    prior = _CONSTANCY * len(seen) * np.eye(4)
+    for _ in range(_ROUNDS):
+        off = np.abs(seen @ change - true).sum(-1)
+        fits = off <= np.quantile(off, _SET_SHARE)
+        change = np.linalg.solve(
+            seen[fits].T @ seen[fits] + prior, seen[fits].T @ true[fits] + prior @ np.eye(4, 3)
+        ).astype(np.float32)
+    return frames @ change[:3] + 255 * change[3]
 
 
 def find_character(frames: Rgbs, setting: Setting, picture: Picture) -> Mask:

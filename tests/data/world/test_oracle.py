@@ -24,7 +24,7 @@ def test_every_attribute_and_cut_of_true_films_is_read_rightly(picture):
     assert min(accuracy.values()) >= 0.98, accuracy
 
 
-@pytest.mark.parametrize("spoiler", ["blur", "half", "noise"])
+@pytest.mark.parametrize("spoiler", ["blur", "half", "noise", "fade"])
 def test_spoilt_films_are_read_rightly(spoiler):
     accuracy = oracle_accuracy(STORIES[:25], spoil=SPOILERS[spoiler])
     assert min(accuracy.values()) >= 0.98, accuracy
