@@ -9,7 +9,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -30,6 +30,7 @@ from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer, word_tokeni
 from shotstream_jax.data.world.captions import VOCABULARY
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.lora import merge
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.rollout.networks import Networks
@@ -173,7 +174,10 @@ def _stored(folder: pathlib.Path) -> ModelSource:
 
     def load(name: str, dtype: Any, where: Any) -> Params:
         shardings = _shardings(network_shapes(folder, name), where)
-        return load_network(folder, name, dtype=dtype, shardings=shardings)
+        params = load_network(folder, name, dtype=dtype, shardings=shardings)
+        if name == "dit" and "lora" in stored["networks"]:
+            params = _adapted(params, folder, stored["networks"]["lora"], where)
+        return params
 
     content = json.dumps(config.document()).encode() + (folder / CHECKSUMS).read_bytes()
     return ModelSource(
@@ -183,6 +187,14 @@ def _stored(folder: pathlib.Path) -> ModelSource:
         digest=hashlib.sha256(content).hexdigest()[:16],
         load=load,
     )
+
+
+def _adapted(params: Params, folder: pathlib.Path, lora: Mapping[str, Any], where: Any) -> Params:
+    """Merge the LoRA that a checkpoint keeps beside its transformer."""
+    shapes = network_shapes(folder, "lora")
+    factors = load_network(folder, "lora", shardings=_shardings(shapes, where))
+    join = jax.jit(merge, static_argnums=2, donate_argnums=0)
+    return join(params, factors, lora["alpha"] / lora["rank"])
 
 
 def _text_encoder(parts: ModelSource, dtype: Any, mesh: Mesh, *, on_host: bool) -> Any:

@@ -63,8 +63,8 @@ def read_lora(tensors: Tensors, where: object, alpha: float | None = None) -> Lo
             f"lora_A or lora_B matrices ({', '.join(strays[:3])}); give the file that peft saved."
         )
     ranks = {t.shape[0 if name.endswith(_HALVES["a"]) else 1] for name, t in factors.items()}
-    if len(ranks) != 1:
-        raise ValueError(f"{where} mixes LoRA ranks {sorted(ranks)}; one rank a file is read.")
+    if len(ranks) != 1 or 0 in ranks:
+        raise ValueError(f"{where} has LoRA ranks {sorted(ranks)}; one above 0 a file is read.")
     rank = ranks.pop()
     return LoRA(factors, rank, float(rank if alpha is None else alpha))
 
@@ -110,7 +110,8 @@ def merge_lora(table: NameTable, tensors: Tensors, names: NameTable, lora: LoRA)
     merged = dict(tensors)
     for name, slot in table.items():
         pair = factors.pop((slot.path, slot.layer), None)
-        if pair is not None:
+        # A base that lacks the tensor itself is refused as partial, which says more.
+        if pair is not None and name in tensors:
             merged[name] = _merged(tensors[name], pair, lora.scale)
     if factors:
         path, layer = next(iter(factors))

@@ -103,8 +103,6 @@ def find_source(
       ValueError: a file or folder that is not known, or is damaged.
     """
     if path.is_dir():
-        if _json(path / CONFIG).get("format") == FORMAT:
-            raise ValueError(f"{path} is a checkpoint already; it can be loaded as it is.")
         if base is not None:
             raise ValueError(f"{path} is a folder, which needs no base; leave out {base}.")
         return _in_folder(path)
@@ -152,6 +150,8 @@ def _in_folder(path: pathlib.Path, without: str | None = None) -> Source:
     """Everything that a folder of a known kind must hold, except the network `without`."""
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}; check the path.")
+    if _json(path / CONFIG).get("format") == FORMAT:
+        raise ValueError(f"{path} is a checkpoint already; give official weights.")
     found = {folder.name: _files(path, folder) for folder in _FOLDERS}
     folder = max(_FOLDERS, key=lambda folder: len(found[folder.name]))
     files = found[folder.name]

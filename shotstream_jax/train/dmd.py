@@ -26,7 +26,10 @@ from shotstream_jax.schedule import FlowSchedule, velocity_to_x0
 from shotstream_jax.train.conditioning import Conditioning, predict_velocity
 from shotstream_jax.train.flow_matching import FlowDraw, diffuse, flow_errors, sample_sigmas
 from shotstream_jax.train.self_forcing import RolloutDraw, SelfForcing, Take, film, retake
-from shotstream_jax.typing import Array, Float, Latents, Params, Text
+from shotstream_jax.typing import Array, Float, Latents, Params
+
+Negative = Float[Array, "#batch 1 text_token text_dim"]
+"""An encoded negative prompt, one for all samples or one for each."""
 
 SMALLEST_DISTANCE = 1e-4
 """Mean distance to the real score below which the direction is no longer scaled up."""
@@ -110,7 +113,7 @@ def generator_loss(
     config: DiTConfig,
     scores: Scores,
     given: Conditioning,
-    negative: Text,
+    negative: Negative,
     draw: GeneratorDraw,
     *,
     forcing: SelfForcing,
@@ -151,7 +154,7 @@ def dmd_direction(
     config: DiTConfig,
     scores: Scores,
     given: Conditioning,
-    negative: Text,
+    negative: Negative,
     draw: FlowDraw,
     *,
     dmd: DMDConfig,

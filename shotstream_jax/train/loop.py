@@ -45,7 +45,7 @@ class Progress:
     """What is known after a step.
 
     Attributes:
-      step: steps taken.
+      step: its number, from 1.
       steps: steps in all.
       metrics: of the latest step that was read, or means where a record was just written.
       rate: steps a second, pauses left out; `None` until the first record.
@@ -215,7 +215,7 @@ class _Run:
             self._interval = Interval()
             values["steps_per_second"] = self._clock.measure()
             self._metrics.write(step, values)
-        self._tell(values, recorded=recorded)
+        self._tell(step, values, recorded=recorded)
 
     def _validate(self) -> None:
         pictures = self._folder / VALIDATION
@@ -224,14 +224,14 @@ class _Run:
         scores = self._stage.validate(networks, pictures, self.step)
         if scores:
             self._validation.write(self.step, scores)
-            self._tell({}, scores=scores)
+            self._tell(self.step, {}, scores=scores)
 
     def _tell(
-        self, metrics: Record, *, recorded: bool = False, scores: Scores | None = None
+        self, step: int, metrics: Record, *, recorded: bool = False, scores: Scores | None = None
     ) -> None:
         self._watch(
             Progress(
-                step=self.step,
+                step=step,
                 steps=self._training.steps,
                 metrics=metrics,
                 rate=self._clock.rate,

@@ -30,7 +30,7 @@ class Interval:
         """Take a step in; values that are not finite are left out, the step was skipped."""
         for name, value in metrics.items():
             if math.isfinite(value):
-                total, count = self._sums.get(name, (0.0, 0))
+                total, count = self._sums.get(name, (0.0, 0.0))
                 self._sums[name] = [total + value, count + 1]
 
     def means(self) -> dict[str, float]:
@@ -91,7 +91,7 @@ class Board:
             self._writer.close()
 
 
-def read_journal(folder: pathlib.Path, name: str) -> list[dict[str, float]]:
+def read_journal(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
     """All records under one name, in order; none if nothing was written."""
     path = folder / f"{name}.jsonl"
     if not path.exists():

@@ -5,7 +5,6 @@ random state: chance is a function of seed, step and sample, so that a run that 
 draws the same numbers. Parameters are float32 whatever a network computes in.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -82,9 +81,12 @@ def state_shardings(shapes: TrainState, mesh: Mesh, rules: Rules = TRANSFORMER_R
     Moments and means lie where their parameters lie, because their paths end in the same names;
     what is carried is split like a batch.
     """
-    placed = shardings_for(shapes, mesh, rules)
-    carried = jax.tree.map(lambda _: batch_sharding(mesh), shapes.carry)
-    return dataclasses.replace(placed, carry=carried)
+    carried = batch_sharding(mesh)
+
+    def place(path: tuple[Any, ...], by_rule: NamedSharding) -> NamedSharding:
+        return carried if path[0].name == "carry" else by_rule
+
+    return jax.tree_util.tree_map_with_path(place, shardings_for(shapes, mesh, rules))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

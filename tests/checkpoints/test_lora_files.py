@@ -137,3 +137,5 @@ def test_other_files_and_mixed_ranks_are_refused(lora, random_tensors, official)
     wide = {"blocks.0.ffn.0.lora_A.weight": np.zeros((4, 16), np.float32)}
     with pytest.raises(ValueError, match=r"ranks \[2, 4\]"):
         read_lora(lora.tensors | wide, "x")
+    with pytest.raises(ValueError, match=r"ranks \[0\]"):
+        read_lora({"blocks.0.ffn.0.lora_A.weight": np.zeros((0, 16), np.float32)}, "x")

@@ -149,10 +149,14 @@ def test_unknown_folders_and_files_are_refused(tmp_path, random_tensors, wan_fol
         find_source(tmp_path / "other.pt")
 
 
-def test_our_own_folders_are_told_from_official_ones(tmp_path):
-    (tmp_path / "config.json").write_text('{"format": "shotstream_jax"}')
+def test_our_own_folders_are_told_from_official_ones(tmp_path, shotstream):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "config.json").write_text('{"format": "shotstream_jax"}')
     with pytest.raises(ValueError, match="is a checkpoint already"):
-        find_source(tmp_path)
+        find_source(tmp_path / "ours")
+    (shotstream.parent / "config.json").write_text('{"num_heads": 2}')
+    with pytest.raises(ValueError, match="is a checkpoint already"):
+        find_source(shotstream, base=tmp_path / "ours")
 
 
 def test_what_does_not_fit_is_in_the_report(wan_folder, random_tensors, sizes):
@@ -184,6 +188,14 @@ def test_a_lora_that_is_partial_or_of_nothing_is_refused(wan_folder, lora_file):
         with_lora(find_source(next(wan_folder.glob("*VAE.pth"))), lora_file())
     with pytest.raises(ValueError, match="is no LoRA file"):
         with_lora(find_source(wan_folder), next(wan_folder.glob("*VAE.pth")))
+
+
+def test_a_partial_base_is_reported_with_a_lora_too(wan_folder, lora_file, random_tensors, sizes):
+    tensors = random_tensors(dit_names(sizes["dit"]))
+    lost = "blocks.1.self_attn.q.weight"
+    write_torch(wan_folder / "partial.pt", {k: v for k, v in tensors.items() if k != lost})
+    source = with_lora(find_source(wan_folder / "partial.pt"), lora_file())
+    assert report_on(source)["dit"].missing == (lost,)
 
 
 def test_text_names_of_the_small_encoder_are_those_of_the_file(wan_folder, sizes):

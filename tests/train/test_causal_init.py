@@ -61,7 +61,7 @@ def test_chunks_see_themselves_and_earlier_chunks_each_at_its_own_level(probe, c
 
 
 def test_nothing_to_learn_is_a_loss_and_a_gradient_of_zero(probe):
-    value, _, gradients, _ = probe(jnp.full((4, 3), STEPS), of_loss=1.0)
+    value, _, gradients, _ = probe(np.full((4, 3), STEPS), of_loss=1.0)
     assert float(value) == 0
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradients))
     _, _, gradients, _ = probe(LEVELS, of_loss=1.0)

@@ -50,7 +50,7 @@ def shoot(film_of_four, films):
 
 
 @pytest.fixture(scope="module")
-def inferred(film_of_four, draw):
+def inferred(film_of_four, draw, pick_sample):
     """Every shot of the batch, filmed by itself as when filming for real."""
     params, config = film_of_four.params, film_of_four.config
 
@@ -66,9 +66,12 @@ def inferred(film_of_four, draw):
             params, config, ready, given.shot[0], noise, rollout=film_of_four.rollout
         )
 
-    shots = range(len(film_of_four.given.shot))
-    given = [jax.tree.map(lambda x: x[shot : shot + 1], film_of_four.given) for shot in shots]
-    return jnp.concatenate([one(given[s], draw.noise[:, :, s : s + 1]) for s in shots])
+    return jnp.concatenate(
+        [
+            one(pick_sample(film_of_four.given, shot), draw.noise[:, :, shot : shot + 1])
+            for shot in range(len(film_of_four.given.shot))
+        ]
+    )
 
 
 def test_a_finished_take_is_the_shot_as_it_is_filmed_for_real(film_of_four, shoot, draw, inferred):
@@ -112,22 +115,28 @@ def test_a_shot_is_filmed_to_its_own_caption_and_those_of_its_context(film_of_fo
         assert (moved > 1e-4).all()
 
 
-def test_refreshing_noise_reaches_later_chunks_only(shoot, draw):
-    noise = jax.random.normal(jax.random.key(5), draw.noise[:, 0].shape)
-    refreshed = shoot(dataclasses.replace(draw, refresh=noise))
-    moved = jnp.abs(refreshed.latents - shoot(draw).latents).max(axis=(0, 2, 3, 4))
-    chunk = noise.shape[2]
-    assert (moved[:chunk] == 0).all()
-    assert (moved[chunk:] > 0).all()
-
-
 @pytest.fixture(scope="module")
 def one_shot(film_of_four, shoot, draw, pick_sample):
     """What `retake` is given for a single shot that leaves at its second step."""
-    given = pick_sample(film_of_four.given, SHOT)
+    draw = leaving_at(draw, 1)
+    take = shoot(draw)
+
+    def of_shot(tree):
+        return jax.tree.map(lambda x: x[:, SHOT : SHOT + 1], tree)
+
+    cache = dataclasses.replace(
+        take.cache, kv=of_shot(take.cache.kv), text=of_shot(take.cache.text)
+    )
+    alone = dataclasses.replace(
+        take,
+        latents=take.latents[SHOT:],
+        history=take.history[SHOT:],
+        exit_inputs=take.exit_inputs[:, SHOT : SHOT + 1],
+        cache=cache,
+    )
     noise = draw.noise[:, :, SHOT : SHOT + 1]
-    alone = dataclasses.replace(draw, noise=noise, exit_step=jnp.asarray(1))
-    return given, alone, shoot(alone, given=given)
+    given = pick_sample(film_of_four.given, SHOT)
+    return given, dataclasses.replace(draw, noise=noise), alone
 
 
 @pytest.fixture(scope="module")
@@ -244,18 +253,6 @@ def test_two_detached_phases_are_one_graph_with_its_past_cut_off(
         theirs = functools.reduce(lambda tree, entry: tree[entry.key], path, expected_gradient)
         scale = float(jnp.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * scale, err_msg=str(path))
-
-
-def test_filming_passes_no_gradient(film_of_four, one_shot):
-    given, draw, _ = one_shot
-    forcing = SelfForcing(rollout=film_of_four.rollout)
-
-    @jax.jit
-    @jax.grad
-    def gradient(params):
-        return film(params, film_of_four.config, given, draw, forcing=forcing).latents.sum()
-
-    assert not any(leaf.any() for leaf in jax.tree.leaves(gradient(film_of_four.params)))
 
 
 def test_every_step_is_an_exit_and_noise_is_the_samples_own(film_of_four):

@@ -1,0 +1,249 @@
+"""`shotstream train`: an experiment file in, a run's folder out; stops and goes on when asked.
+
+    shotstream train configs/tiny_vae.py --steps 10 --optimizer.learning-rate 1e-4
+
+Exit status: 0 trained, 43 given up on steps without a finite gradient, 130 or 143 stopped by Ctrl-C
+or SIGTERM with everything saved; bad input is an error in one line.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import pathlib
+import runpy
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.text import Text
+
+from shotstream_jax.train import loop
+from shotstream_jax.train.run_folder import EXPORT, Existing
+from shotstream_jax.train.stage import Training
+
+DIVERGED = 43
+_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+_HELP = ("-h", "--help")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a stage, as an experiment file says, with any of its settings overridden.
+
+    `shotstream train FILE --help` lists the settings of a file.
+
+    Attributes:
+      experiment: a Python file that defines `config`, such as configs/tiny_vae.py.
+      resume: go on with the run in the output folder; begin it if there is none.
+      overwrite: remove the run in the output folder, and begin.
+    """
+
+    experiment: Annotated[pathlib.Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def train(argv: Sequence[str]) -> int:
+    """Run the command on its own arguments, and return its exit status.
+
+    Raises:
+      ValueError: a file, an override, a folder or data that will not do; or trained networks that
+        are not good enough for the next stage.
+      OSError: files that cannot be read or written.
+    """
+    wants_help = len(argv) > 1 and argv[-1] in _HELP
+    given = argv[:-1] if wants_help else argv
+    args, overrides = tyro.cli(
+        Train, prog="shotstream train", args=given, return_unknown_args=True
+    )
+    config = load_experiment(args.experiment)
+    config = override(config, [*overrides, "--help"] if wants_help else overrides)
+    if args.resume and args.overwrite:
+        raise ValueError("--resume and --overwrite are opposites; give one of them.")
+    existing: Existing = "resume" if args.resume else "overwrite" if args.overwrite else "refuse"
+    console = Console(stderr=True)
+    with _Display(console) as display:
+        outcome = loop.train(config, existing=existing, watch=display.watch)
+    return _say_goodbye(outcome, config, console)
+
+
+def load_experiment(path: pathlib.Path) -> Training:
+    """The `config` that an experiment file defines.
+
+    Raises:
+      ValueError: there is no such file, or it defines no config.
+    """
+    if not path.is_file():
+        there = sorted(str(file) for file in path.parent.glob("*.py"))
+        raise ValueError(f"There is no experiment {path}{_nearest(str(path), there)}.")
+    config = runpy.run_path(str(path)).get("config")
+    if not isinstance(config, Training):
+        raise ValueError(
+            f"{path} defines config as {type(config).__name__}; it must be settings of a stage, "
+            "such as VAETraining(...)."
+        )
+    return config
+
+
+def override(config: Training, overrides: Sequence[str]) -> Training:
+    """The same settings with other values, given as `--name value` for any dotted name.
+
+    Raises:
+      ValueError: a name that there is not, a value of another type, or values out of range.
+    """
+    settings = dict(_settings(config))
+    options = {f"--{name}" for name in settings}
+    options |= {_negated(f"--{name}") for name, value in settings.items() if value is bool}
+    groups = _groups(overrides)
+    for group in groups:
+        if group[0] not in {*options, *_HELP}:
+            raise ValueError(
+                f"There is no setting {group[0]}{_nearest(group[0], sorted(options))}; "
+                "--help lists all."
+            )
+    for group in groups:
+        if _parsed(config, group) is None:
+            kind = settings.get(group[0].removeprefix("--"))
+            wanted = f"; it is of type {kind.__name__}" if kind else ""
+            raise ValueError(f"{' '.join(group)} cannot be understood{wanted}.")
+    parsed = _parsed(config, overrides)
+    if parsed is None:
+        raise ValueError(f"{' '.join(overrides)} cannot be understood together.")
+    return parsed
+
+
+def _settings(value: Any, name: str = "") -> Iterator[tuple[str, type]]:
+    """Names on the command line, and types, of all settings below a config."""
+    if dataclasses.is_dataclass(value):
+        parts = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value):
+        parts = [(str(index), part) for index, part in enumerate(value)]
+    else:
+        yield name, type(value)
+        return
+    for key, part in parts:
+        yield from _settings(part, f"{name}.{key.replace('_', '-')}".removeprefix("."))
+
+
+def _groups(overrides: Sequence[str]) -> list[list[str]]:
+    """Options with their values: `--a 1 --b=2` becomes `--a 1` and `--b 2`."""
+    groups: list[list[str]] = []
+    for word in overrides:
+        if word.startswith("--") or word in _HELP:
+            name, equals, value = word.partition("=")
+            groups.append([name.replace("_", "-"), value] if equals else [word.replace("_", "-")])
+        elif groups:
+            groups[-1].append(word)
+        else:
+            raise ValueError(f"{word!r} comes before any --setting that it could belong to.")
+    return groups
+
+
+def _parsed(config: Training, overrides: Sequence[str]) -> Training | None:
+    """What tyro makes of overrides; `None` if it cannot, `SystemExit` after help."""
+    wants_help = any(word in _HELP for word in overrides)
+    try:
+        return tyro.cli(
+            type(config),
+            prog="shotstream train FILE",
+            default=config,
+            args=overrides,
+            console_outputs=wants_help,
+        )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        return None
+
+
+def _negated(option: str) -> str:
+    head, dot, last = option.removeprefix("--").rpartition(".")
+    return f"--{head}{dot}no-{last}"
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _say_goodbye(outcome: loop.Outcome, config: Training, console: Console) -> int:
+    again = "the same command with --resume goes on"
+    match outcome.ended:
+        case "finished":
+            _tell(console, f"{config.output / EXPORT} is ready. {_numbers(outcome.scores)}")
+            return 0
+        case "stopped":
+            _tell(console, f"Stopped and saved after step {outcome.step}; {again}.")
+            return _STOPPED.get(outcome.signal, 1) if outcome.signal else 1
+        case "diverged":
+            _tell(
+                console,
+                f"Given up at step {outcome.step}: no finite gradient for {config.patience} steps "
+                f"in a row. {outcome.dump} holds the last of them.",
+            )
+            return DIVERGED
+
+
+class _Display:
+    """A bar in a terminal, lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
+        self._bar = Progress(*columns, TextColumn("{task.fields[news]}"), console=console)
+        self._task = self._bar.add_task("Compiling", total=None, news="")
+
+    def __enter__(self) -> "_Display":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def watch(self, progress: loop.Progress) -> None:
+        """Show a step."""
+        place = f"step {progress.step}/{progress.steps}"
+        if progress.scores:
+            _tell(self._console, f"{place} validation: {_numbers(progress.scores)}")
+            return
+        news = "  ".join(part for part in (_pace(progress), _numbers(_losses(progress))) if part)
+        self._bar.update(
+            self._task,
+            description=place,
+            completed=progress.step,
+            total=progress.steps,
+            news=news,
+        )
+        if progress.recorded and not self._console.is_terminal:
+            _tell(self._console, f"{place}  {news}")
+
+
+def _pace(progress: loop.Progress) -> str:
+    if progress.rate is None or progress.seconds_left is None:
+        return ""
+    minutes, seconds = divmod(round(progress.seconds_left), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{progress.rate:.2f} steps/s, {hours}:{minutes:02d}:{seconds:02d} left"
+
+
+def _losses(progress: loop.Progress) -> dict[str, float]:
+    hidden = ("learning_rate", "steps_per_second")
+    return {k: v for k, v in progress.metrics.items() if not k.endswith(hidden)}
+
+
+def _numbers(values: Any) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+
+
+def _tell(console: Console, line: str) -> None:
+    console.print(Text(line), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(train(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""Stage 0 as a run: the settings of an autoencoder's training on StoryWorld, bound for the loop.
+
+Latents are not normalised during training. When it is over, their mean and deviation are measured
+and written into the exported config, so that later stages see unit Gaussians, roughly.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import jax.numpy as jnp
+
+from shotstream_jax.checkpoints.manager import save_checkpoint
+from shotstream_jax.data.sources import WorldSource
+from shotstream_jax.data.world.spec import Split
+from shotstream_jax.data.world.stage import Picture
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.train.clips import Phase, PhasedClips, phase_ends
+from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.stage import Scores, Stage, Training, random_weights
+from shotstream_jax.train.vae import VAELoss, init_inflated, to_pixels, vae_loss
+from shotstream_jax.train.vae_score import (
+    Reconstruct,
+    draw_comparison,
+    latent_statistics,
+    reconstructor,
+    score_reconstructions,
+    worst_attribute,
+)
+from shotstream_jax.typing import Array, Float
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VAETraining(Training):
+    """Training of an autoencoder on films that a program paints.
+
+    Attributes:
+      vae: its sizes; mean and deviation of the latents are measured, whatever is given.
+      optimizer: how it moves.
+      phases: lengths of clips, one after the other.
+      loss: weights of the terms.
+      height: of a video frame, in pixels.
+      width: likewise.
+      video_frames: of a shot.
+      stories: films to train on.
+      accumulate: pieces that a batch is cut into.
+      compute: number format of activations; parameters are float32.
+      looked_at: held-out shots that a validation scores.
+      judged: held-out shots that the finished network is judged by.
+      gate: least share of them in which the oracle must read each attribute rightly.
+    """
+
+    vae: VAEConfig
+    optimizer: OptimizerConfig
+    phases: tuple[Phase, ...]
+    loss: VAELoss = dataclasses.field(default_factory=VAELoss)
+    height: int = 64
+    width: int = 96
+    video_frames: int = 21
+    stories: int = 4096
+    accumulate: int = 1
+    compute: Literal["float32", "bfloat16"] = "float32"
+    looked_at: int = 24
+    judged: int = 100
+    gate: float = 0.95
+
+    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"looked_at", "judged", "gate"}
+
+    def stage(self) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: pictures, clips or phases that do not fit together.
+        """
+        self.vae.latent_grid(self.height, self.width)
+        for phase in self.phases:
+            self.vae.latent_frames(phase.video_frames)
+        phase_ends(self.phases, self.steps)
+        films = self._films("train", self.stories)
+        reconstruct = reconstructor(self.raw)
+        objective = Objective(
+            loss=self._loss(), optimizer=self.optimizer, accumulate=self.accumulate
+        )
+        return Stage(
+            objectives={"vae": objective},
+            weights={
+                "vae": random_weights(functools.partial(init_inflated, config=self.vae), self.seed)
+            },
+            batches=lambda: PhasedClips(films, self.phases, self.steps, self.seed),
+            turn=lambda step: "vae",
+            validate=functools.partial(self._validate, reconstruct),
+            finish=functools.partial(self._finish, reconstruct),
+        )
+
+    @property
+    def raw(self) -> VAEConfig:
+        """The sizes, with latents that are not normalised."""
+        channels = self.vae.latent_channels
+        return dataclasses.replace(
+            self.vae, latent_mean=(0.0,) * channels, latent_std=(1.0,) * channels
+        )
+
+    def _films(self, split: Split, stories: int) -> WorldSource:
+        return WorldSource(
+            stories=stories,
+            shots=2,
+            seed=self.seed,
+            split=split,
+            picture=Picture(height=self.height, width=self.width),
+            video_frames=self.video_frames,
+        )
+
+    def _loss(self) -> Callable[..., tuple[Float[Array, ""], Report]]:
+        raw, dtype = self.raw, _DTYPES[self.compute]
+
+        def loss(
+            params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+        ) -> tuple[Float[Array, ""], Report]:
+            del networks, carry
+            pixels = to_pixels(batch["pixels"])
+            return vae_loss(params, raw, pixels, chance.samples, loss=self.loss, dtype=dtype)
+
+        return loss
+
+    def _validate(
+        self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path, step: int
+    ) -> Scores:
+        films = self._films("validation", self.looked_at)
+        draw_comparison(reconstruct, networks["vae"], films, folder / f"step_{step:06d}.png")
+        return score_reconstructions(reconstruct, networks["vae"], films)
+
+    def _finish(self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path) -> Scores:
+        """Judge, measure the latents, and export.
+
+        Raises:
+          ValueError: an attribute that the oracle reads too rarely on reconstructions.
+        """
+        films = self._films("test", self.judged)
+        scores = score_reconstructions(reconstruct, networks["vae"], films)
+        worst, share = worst_attribute(scores)
+        if share < self.gate:
+            raise ValueError(
+                f"The oracle reads {worst} on {share:.2f} of reconstructions and {self.gate:.2f} "
+                f"is asked for; train on (--steps {2 * self.steps} --resume), or export as it is "
+                "(--gate 0 --resume)."
+            )
+        raw, known = self.raw, self._films("train", min(self.judged, self.stories))
+        mean, deviation = latent_statistics(networks["vae"], raw, known)
+        measured = dataclasses.replace(
+            raw, latent_mean=tuple(mean.tolist()), latent_std=tuple(deviation.tolist())
+        )
+        config = {
+            "networks": {"vae": dataclasses.asdict(measured)},
+            "weights": "trained",
+            "training": {"stage": "vae", "steps": self.steps, "seed": self.seed, "scores": scores},
+        }
+        save_checkpoint(folder, {"vae": networks["vae"]}, config)
+        return scores

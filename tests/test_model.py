@@ -1,0 +1,148 @@
+"""Opening models: the preset, and checkpoint folders made by conversion."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shotstream_jax import Defaults, Shot, Story, open_model, stream_story
+from shotstream_jax.checkpoints.manager import save_checkpoint
+from shotstream_jax.config import TINY, rollout_from
+from shotstream_jax.data.tokenizer import word_tokenizer
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.lora import init_lora, merge
+from shotstream_jax.models.text_encoder import init_text_encoder
+from shotstream_jax.models.vae import init_vae
+
+STORY = Story(
+    title="t",
+    global_caption="a star.",
+    shots=(Shot(caption="it walks."),),
+    defaults=Defaults(size=(32, 48), chunks=1),
+)
+DIT = dataclasses.replace(TINY.dit, dim=32, layers=1, ffn_dim=32)
+WORDS = ("star", "walks")
+
+
+def latents(model):
+    return np.concatenate([piece.latents for piece in stream_story(model.networks, STORY)], axis=1)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    tokenizer = word_tokenizer(WORDS, DIT.text_tokens)
+    text = dataclasses.replace(TINY.text, vocab=tokenizer.size)
+    config = dataclasses.replace(TINY, dit=DIT, text=text)
+    init = jax.jit(
+        lambda key: {
+            "dit": init_dit(key, DIT),
+            "vae": init_vae(key, TINY.vae),
+            "text": init_text_encoder(key, text),
+        }
+    )
+    return config, init(jax.random.key(3)), tokenizer
+
+
+@pytest.fixture
+def store(networks, tmp_path):
+    """Write a checkpoint folder of these networks, or of more than them."""
+    config, params, tokenizer = networks
+
+    def write(name, **more):
+        document = {**config.document(), "weights": "trained", "source": {}}
+        sizes = {key: sizes for key, (sizes, _) in more.items()}
+        document["networks"] = {**document["networks"], **sizes}
+        trees = {**params, **{key: tree for key, (_, tree) in more.items()}}
+        tokenizer.save(tmp_path / "words")
+        file = tmp_path / "words" / "tokenizer.json"
+        save_checkpoint(tmp_path / name, trees, document, tokenizer=file)
+        return tmp_path / name
+
+    return write
+
+
+def test_the_preset_says_that_its_weights_are_random():
+    model = open_model("tiny")
+    assert model.weights == "random"
+    assert model.digest == open_model("tiny").digest
+    assert model.count_tokens("a star.") > 0
+
+
+def test_a_checkpoint_films(store):
+    model = open_model(store("checkpoint"))
+    assert (model.weights, model.config.dit.dim) == ("trained", 32)
+    assert latents(model).shape == (1, 3, 4, 6, 16)
+
+
+def test_dtype_is_cast_on_load(store):
+    model = open_model(store("checkpoint"), dtype=jnp.bfloat16)
+    kernels = jax.tree.leaves(model.networks.dit)
+    assert {leaf.dtype for leaf in kernels} == {jnp.dtype(jnp.bfloat16)}
+    assert np.isfinite(latents(model)).all()
+
+
+def test_a_lora_beside_the_transformer_is_applied(store, networks):
+    _, params, _ = networks
+    lora = init_lora(jax.random.key(1), params["dit"], rank=2)
+    lora = jax.tree.map(lambda x: x + 0.05, lora)
+    plain = open_model(store("plain"))
+    adapted = open_model(store("adapted", lora=({"rank": 2, "alpha": 4.0}, lora)))
+    merged = merge(params["dit"], lora, 2.0)
+    jax.tree.map(np.testing.assert_allclose, adapted.networks.dit, merged)
+    assert np.abs(latents(adapted) - latents(plain)).max() > 1e-3
+
+
+def test_another_checkpoint_has_another_digest(store):
+    assert open_model(store("one")).digest != open_model("tiny").digest
+
+
+@pytest.mark.parametrize("name", ["wan-1.3b", "wan-14b"])
+def test_presets_without_weights_say_how_to_get_them(name):
+    with pytest.raises(ValueError, match="shotstream convert"):
+        open_model(name)
+
+
+def test_an_unknown_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_model(tmp_path / "none")
+
+
+def test_missing_tokenizer_files_are_refused(store):
+    folder = store("checkpoint")
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
+        open_model(folder)
+
+
+def test_a_truncated_checkpoint_is_refused(store):
+    folder = store("checkpoint")
+    largest = max((folder / "dit").rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="bytes"):
+        open_model(folder)
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="64 devices were asked for and there are"):
+        open_model("tiny", devices=64)
+
+
+def test_networks_that_do_not_fit_one_another_are_refused():
+    with pytest.raises(ValueError, match="16 latent channels and the autoencoder 8"):
+        dataclasses.replace(
+            TINY,
+            vae=dataclasses.replace(
+                TINY.vae, latent_channels=8, latent_mean=(0.0,) * 8, latent_std=(1.0,) * 8
+            ),
+        )
+
+
+def test_rollout_settings_survive_their_json():
+    stored = json.loads(json.dumps(TINY.document()["rollout"]))
+    assert rollout_from(stored) == TINY.rollout
+    assert rollout_from(None) == TINY.rollout
+    with pytest.raises(ValueError, match="not understood"):
+        rollout_from({"window": {"chunks": 3}})
