@@ -9,6 +9,8 @@ or SIGTERM with everything saved; bad input is an error in one line.
 import contextlib
 import dataclasses
 import difflib
+import io
+import itertools
 import pathlib
 import runpy
 import signal
@@ -57,9 +59,7 @@ def train(argv: Sequence[str]) -> int:
     """
     wants_help = len(argv) > 1 and argv[-1] in _HELP
     given = argv[:-1] if wants_help else argv
-    args, overrides = tyro.cli(
-        Train, prog="shotstream train", args=given, return_unknown_args=True
-    )
+    args, overrides = tyro.cli(Train, prog="shotstream train", args=given, return_unknown_args=True)
     config = load_experiment(args.experiment)
     config = override(config, [*overrides, "--help"] if wants_help else overrides)
     if args.resume and args.overwrite:
@@ -95,38 +95,45 @@ def override(config: Training, overrides: Sequence[str]) -> Training:
     Raises:
       ValueError: a name that there is not, a value of another type, or values out of range.
     """
-    settings = dict(_settings(config))
-    options = {f"--{name}" for name in settings}
-    options |= {_negated(f"--{name}") for name, value in settings.items() if value is bool}
+    options = set(_options(config))
     groups = _groups(overrides)
     for group in groups:
         if group[0] not in {*options, *_HELP}:
             raise ValueError(
-                f"There is no setting {group[0]}{_nearest(group[0], sorted(options))}; "
-                "--help lists all."
+                f"There is no setting {group[0]}{_nearest(group[0], sorted(options))} "
+                "(--help lists all)."
             )
-    for group in groups:
-        if _parsed(config, group) is None:
-            kind = settings.get(group[0].removeprefix("--"))
-            wanted = f"; it is of type {kind.__name__}" if kind else ""
-            raise ValueError(f"{' '.join(group)} cannot be understood{wanted}.")
-    parsed = _parsed(config, overrides)
-    if parsed is None:
-        raise ValueError(f"{' '.join(overrides)} cannot be understood together.")
-    return parsed
+    wants_help = any(group[0] in _HELP for group in groups)
+    said = io.StringIO()
+    try:
+        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(said):
+            return tyro.cli(
+                type(config),
+                prog="shotstream train FILE",
+                default=config,
+                args=[word for group in groups for word in group],
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        given = " ".join(word for group in groups for word in group)
+        raise ValueError(f"{given}: {_reason(said.getvalue())}") from stop
 
 
-def _settings(value: Any, name: str = "") -> Iterator[tuple[str, type]]:
-    """Names on the command line, and types, of all settings below a config."""
+def _options(value: Any, name: str = "") -> Iterator[str]:
+    """Names on the command line of all settings below a config."""
     if dataclasses.is_dataclass(value):
         parts = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
     elif isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value):
         parts = [(str(index), part) for index, part in enumerate(value)]
     else:
-        yield name, type(value)
+        yield f"--{name}"
+        if isinstance(value, bool):
+            head, dot, last = name.rpartition(".")
+            yield f"--{head}{dot}no-{last}"
         return
     for key, part in parts:
-        yield from _settings(part, f"{name}.{key.replace('_', '-')}".removeprefix("."))
+        yield from _options(part, f"{name}.{key.replace('_', '-')}".removeprefix("."))
 
 
 def _groups(overrides: Sequence[str]) -> list[list[str]]:
@@ -143,26 +150,11 @@ def _groups(overrides: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _parsed(config: Training, overrides: Sequence[str]) -> Training | None:
-    """What tyro makes of overrides; `None` if it cannot, `SystemExit` after help."""
-    wants_help = any(word in _HELP for word in overrides)
-    try:
-        return tyro.cli(
-            type(config),
-            prog="shotstream train FILE",
-            default=config,
-            args=overrides,
-            console_outputs=wants_help,
-        )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        return None
-
-
-def _negated(option: str) -> str:
-    head, dot, last = option.removeprefix("--").rpartition(".")
-    return f"--{head}{dot}no-{last}"
+def _reason(said: str) -> str:
+    """The reason in tyro's message: the first paragraph in its box, on one line."""
+    lines = [line.strip(" │|") for line in said.splitlines()]
+    paragraph = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines[1:])
+    return " ".join(paragraph) or "not understood."
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -203,7 +195,8 @@ class _Display:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def watch(self, progress: loop.Progress) -> None:
         """Show a step."""
@@ -211,7 +204,7 @@ class _Display:
         if progress.scores:
             _tell(self._console, f"{place} validation: {_numbers(progress.scores)}")
             return
-        news = "  ".join(part for part in (_pace(progress), _numbers(_losses(progress))) if part)
+        news = "  ".join(filter(None, (_pace(progress), _numbers(_losses(progress)))))
         self._bar.update(
             self._task,
             description=place,
@@ -232,8 +225,12 @@ def _pace(progress: loop.Progress) -> str:
 
 
 def _losses(progress: loop.Progress) -> dict[str, float]:
-    hidden = ("learning_rate", "steps_per_second")
-    return {k: v for k, v in progress.metrics.items() if not k.endswith(hidden)}
+    """Losses, and what else is worth a glance."""
+    hidden = ("learning_rate", "steps_per_second", "grad_norm")
+    shown = {k: v for k, v in progress.metrics.items() if not k.endswith(hidden)}
+    if not shown.get("skipped"):
+        shown.pop("skipped", None)
+    return dict(sorted(shown.items(), key=lambda item: not item[0].endswith("/loss")))
 
 
 def _numbers(values: Any) -> str:
@@ -242,8 +239,3 @@ def _numbers(values: Any) -> str:
 
 def _tell(console: Console, line: str) -> None:
     console.print(Text(line), soft_wrap=True)
-
-
-if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(train(sys.argv[1:]))

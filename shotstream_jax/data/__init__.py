@@ -1,0 +1,1 @@
+"""Captions, stories and films on their way to the networks."""

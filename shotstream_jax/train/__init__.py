@@ -1,0 +1,1 @@
+"""Training: every stage of the method, from one loop."""
