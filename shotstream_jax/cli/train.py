@@ -14,7 +14,6 @@ import itertools
 import pathlib
 import runpy
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -101,7 +100,7 @@ def override(config: Training, overrides: Sequence[str]) -> Training:
         if group[0] not in {*options, *_HELP}:
             raise ValueError(
                 f"There is no setting {group[0]}{_nearest(group[0], sorted(options))} "
-                "(--help lists all)."
+                "(--help lists all settings)."
             )
     wants_help = any(group[0] in _HELP for group in groups)
     said = io.StringIO()
@@ -116,8 +115,7 @@ def override(config: Training, overrides: Sequence[str]) -> Training:
     except SystemExit as stop:
         if not stop.code:
             raise
-        given = " ".join(word for group in groups for word in group)
-        raise ValueError(f"{given}: {_reason(said.getvalue())}") from stop
+        raise ValueError(f"{_reason(said.getvalue())} (--help lists all settings).") from stop
 
 
 def _options(value: Any, name: str = "") -> Iterator[str]:
@@ -151,10 +149,19 @@ def _groups(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _reason(said: str) -> str:
-    """The reason in tyro's message: the first paragraph in its box, on one line."""
-    lines = [line.strip(" │|") for line in said.splitlines()]
-    paragraph = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines[1:])
-    return " ".join(paragraph) or "not understood."
+    """The reason in tyro's message, on one line: what stands between its title and the next rule.
+
+    The box around it is drawn in characters that depend on the terminal.
+    """
+    lines = [line.strip(" │|") for line in said.splitlines()[1:]]
+    below = itertools.dropwhile(_is_rule, lines)
+    return (
+        " ".join(itertools.takewhile(lambda line: not _is_rule(line), below)) or "Not understood."
+    )
+
+
+def _is_rule(line: str) -> bool:
+    return not line.strip("─-╰╯")
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -25,9 +25,6 @@ FOLDER, DAMAGED = "checkpoints", "damaged"
 Facts = dict[str, Any]
 """What JSON can hold."""
 
-_DAMAGE = (ValueError, OSError, KeyError, TypeError, AttributeError, RuntimeError)
-"""What readers are known to raise when files are missing, cut off or overwritten."""
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -69,15 +66,16 @@ class Store:
         """
         damaged: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            # Orbax raises bare Exceptions, among others, for files that are cut off or lost.
             try:
                 facts = self._facts(step)
-            except _DAMAGE as error:
+            except Exception as error:  # noqa: BLE001
                 damaged[step] = error
                 continue
             check(facts)
             try:
                 state = self._state(step, shapes, shardings, facts["digest"])
-            except _DAMAGE as error:
+            except Exception as error:  # noqa: BLE001
                 damaged[step] = error
                 continue
             self._set_aside(damaged, step)

@@ -21,8 +21,6 @@ from shotstream_jax.models.cache import (
 )
 from shotstream_jax.models.rope import grid_positions, rotation
 
-CHUNK = 3
-
 apply_dense_jit = jax.jit(dit.apply_dense, static_argnames=("config", "levels"))
 keys_dense = jax.jit(dit.keys_dense, static_argnames="config")
 apply_cached = jax.jit(dit.apply_cached, static_argnames="config")
@@ -103,8 +101,8 @@ def test_teacher_with_one_caption_ignores_shot_indices_in_the_text(recorded, app
 def test_dense_masked(recorded, apply_dense, agree):
     frames = recorded["train_x"].shape[2]
     shots = recorded["train_flags"]
-    context = int((shots != shots[-1]).sum())
-    levels = [context] + [CHUNK] * ((frames - context) // CHUNK)
+    context, chunk = int((shots != shots[-1]).sum()), recorded["full_b0s0_x"].shape[2]
+    levels = [context] + [chunk] * ((frames - context) // chunk)
     velocity = apply_dense(
         recorded["train_x"],
         recorded["train_t"],
@@ -124,6 +122,7 @@ class Replay:
         self.angles = angles
         self.context = ours(recorded[f"{name}_context_latents"])
         self.shots = recorded[f"{name}_flags"]
+        self.chunk = recorded[f"{name}_b0s0_x"].shape[2]
         self.text = captions(recorded["teacher_ctx"])
         steps = [re.match(rf"{name}_b(\d+)s(\d+)_x$", key) for key in recorded]
         self.steps = sorted((int(m[1]), int(m[2])) for m in steps if m)
@@ -147,8 +146,8 @@ class Replay:
         """Every recorded step; the last step of a chunk is what is committed."""
         for chunk, step in self.steps:
             x_t = ours(self[f"b{chunk}s{step}_x"])
-            first = cache.window.context + CHUNK * chunk
-            frames = np.arange(first, first + CHUNK)
+            first = cache.window.context + self.chunk * chunk
+            frames = np.arange(first, first + self.chunk)
             call = (
                 cache,
                 chunk_place(cache.window, cache.frame_tokens, chunk),
@@ -175,18 +174,19 @@ def replay(recorded, dit_params, dit_config, captions, angles):
     )
 
 
-def window_of(shot: Replay, sink: int = 0) -> Window:
+def window_of(shot: Replay, sink_chunks: int) -> Window:
     """Context and local frames as large as the recorded caches."""
     context = shot.context.shape[1]
     frame_tokens = shot["ctx_k0"].shape[1] // context
     local = shot["kv_k0"].shape[1] // frame_tokens
-    return Window(chunk=CHUNK, context=context, local=local, sink=sink)
+    sink = sink_chunks * shot.chunk
+    return Window(chunk=shot.chunk, context=context, local=local, sink=sink)
 
 
-@pytest.mark.parametrize(("name", "sink"), [("full", 0), ("window", 0), ("sink", CHUNK)])
-def test_cached(replay, agree, name, sink):
+@pytest.mark.parametrize(("name", "sink_chunks"), [("full", 0), ("window", 0), ("sink", 1)])
+def test_cached(replay, agree, name, sink_chunks):
     shot = replay(name)
-    window = window_of(shot, sink)
+    window = window_of(shot, sink_chunks)
     cache = shot.prefill(window)
     agree(theirs(shot.velocity), shot["prefill_y"])
     for layer in range(shot.sizes[1].layers):
@@ -202,7 +202,7 @@ def test_cached(replay, agree, name, sink):
 
 def chunks_in_order(window: Window, chunks: int, frame_tokens: int) -> np.ndarray:
     """Slots of the chunks that the ring still holds, oldest first, as the recording has them."""
-    tokens = CHUNK * frame_tokens
+    tokens = window.chunk * frame_tokens
     newest_at = {int(chunk_place(window, frame_tokens, c).slot): c for c in range(chunks)}
     starts = sorted(newest_at, key=newest_at.get)
     return np.concatenate([np.arange(start, start + tokens) for start in starts])

@@ -1,5 +1,7 @@
 """The optimizer is AdamW with its clip, its schedule and its running mean."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +83,7 @@ def test_schedules(settings, expected):
 def test_a_run_shorter_than_its_warm_up_only_rises(horizon):
     config = OptimizerConfig(learning_rate=2.0, schedule="cosine", warmup=100)
     rates = [float(learning_rate(config, update, horizon)) for update in range(horizon)]
-    assert all(0 < a < b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(0 < a < b for a, b in itertools.pairwise(rates))
     assert all(0 < rate <= 2 for rate in rates)
 
 
