@@ -65,7 +65,9 @@ def causal_init_loss(
     rollout: RolloutConfig,
     compute: Compute = Compute(),
 ) -> tuple[Float[Array, ""], Float[Array, "batch chunk"]]:
-    """Mean squared error of the clean end over noisy chunks; and the error of every chunk.
+    """Mean over samples of the error of their noisy chunks; and the error of every chunk.
+
+    An error is the mean square of what was predicted less the clean end.
 
     Raises:
       ValueError: a trajectory that is not one state a level, or not whole chunks.
@@ -89,7 +91,8 @@ def causal_init_loss(
     squares = jnp.square(x0 - pair.trajectory[:, -1]).mean(axis=(2, 3, 4))
     errors = squares.reshape(*levels.shape, chunk).mean(axis=2)
     noisy = levels < len(rollout.steps)
-    return jnp.sum(errors * noisy) / jnp.maximum(jnp.sum(noisy), 1), errors
+    of_sample = jnp.sum(errors * noisy, axis=1) / jnp.maximum(jnp.sum(noisy, axis=1), 1)
+    return of_sample.mean(), errors
 
 
 def _at_level(

@@ -38,10 +38,10 @@ class Conditioning:
     Attributes:
       context: clean latents of earlier shots, zeros where there are none.
       context_shots: shot number of each context frame, for the rotation.
-      context_captions: which caption each context frame reads.
+      context_captions: place in `text` of the caption that each context frame reads.
       shot: shot number of the target frames, for the rotation.
-      caption: which caption the target frames read.
-      text: encoded captions; where there is only one, every frame reads it.
+      caption: place in `text` of the caption that the target frames read.
+      text: encoded captions.
     """
 
     context: Latents
@@ -62,8 +62,6 @@ class Conditioning:
     @property
     def own_text(self) -> Text:
         """The one encoded caption that the target frames read."""
-        if self.text.shape[1] == 1:
-            return self.text
         return jax.vmap(lambda text, caption: text[caption][None])(self.text, self.caption)
 
 

@@ -100,8 +100,8 @@ class GeneratorReport:
     """What a generator loss leaves behind.
 
     Attributes:
-      take: the rollout.
-      push: mean magnitude of the direction, about 1 where the scores differ fully.
+      take: the rollout, whose history a next shot may remember.
+      push: mean magnitude of the direction.
     """
 
     take: Take

@@ -98,12 +98,12 @@ class Take:
 
 
 def draw_rollout(
-    step: Key[Array, ""],
+    shared: Key[Array, ""],
     samples: Key[Array, " batch"],
     shape: tuple[int, ...],
     rollout: RolloutConfig,
 ) -> RolloutDraw:
-    """Draw the exit step evenly, one for all, and from each sample's key the noise of all steps.
+    """Draw an exit step for all, evenly, and from each sample's own key the noise of every step.
 
     `shape` is that of one sample's latents, whole chunks of frames.
 
@@ -115,7 +115,7 @@ def draw_rollout(
         raise ValueError(f"A shot of {frames} latent frames is not whole chunks of {chunk}.")
     of_sample = (frames // chunk, steps, chunk, *shape[1:])
     draw = jax.vmap(lambda key: jax.random.normal(key, of_sample), out_axes=2)
-    return RolloutDraw(noise=draw(samples), exit_step=jax.random.randint(step, (), 0, steps))
+    return RolloutDraw(noise=draw(samples), exit_step=jax.random.randint(shared, (), 0, steps))
 
 
 def film(
@@ -139,18 +139,18 @@ def film(
             "draw it with `draw_rollout`."
         )
     params, given = jax.lax.stop_gradient((params, given))
-    camera = _Camera(params, config, given.shot, forcing.rollout, compute)
+    passes = _Passes(params, config, given.shot, forcing.rollout, compute)
     last = draw.noise.shape[0] - 1
 
     def film_chunk(cache: ShotCache, turn: tuple) -> tuple[ShotCache, tuple]:
         chunk, noise, refresh = turn
-        step = functools.partial(camera.step, cache, chunk, noise)
+        step = functools.partial(passes.step, cache, chunk, noise)
         x0 = jax.lax.fori_loop(0, draw.exit_step, step, jnp.zeros_like(noise[0]))
-        exit_input = camera.renoise(noise, draw.exit_step, x0)
-        history = latents = camera.predict(cache, chunk, exit_input, draw.exit_step)[0]
+        exit_input = passes.renoise(noise, draw.exit_step, x0)
+        history = latents = passes.predict(cache, chunk, exit_input, draw.exit_step)[0]
         if forcing.commits == "finished":
             history = jax.lax.fori_loop(draw.exit_step + 1, steps, step, latents)
-        commit = functools.partial(camera.commit, chunk=chunk, latents=history, refresh=refresh)
+        commit = functools.partial(passes.commit, chunk=chunk, latents=history, refresh=refresh)
         # Nobody reads the last chunk's keys.
         cache = jax.lax.cond(chunk < last, commit, lambda cache: cache, cache)
         return cache, (latents, history, exit_input)
@@ -174,13 +174,13 @@ def retake(
     compute: Compute = Compute(),
 ) -> ShotLatents:
     """The exit predictions of a take, now under a gradient, that of the caption's keys included."""
-    camera = _Camera(params, config, given.shot, forcing.rollout, compute)
+    passes = _Passes(params, config, given.shot, forcing.rollout, compute)
     text = encode_captions(params, config, given.own_text, compute)
     cache = dataclasses.replace(take.cache, text=text)
 
     def look_again(cache: ShotCache, turn: tuple[Array, Array]) -> tuple[ShotCache, Latents]:
         chunk, exit_input = turn
-        latents, kv = camera.predict(cache, chunk, exit_input, exit_step)
+        latents, kv = passes.predict(cache, chunk, exit_input, exit_step)
         return _straight_through(cache, kv, chunk), latents
 
     turns = jnp.arange(take.exit_inputs.shape[0]), take.exit_inputs
@@ -189,8 +189,8 @@ def retake(
     return _join(jax.lax.map(lambda turn: look_again(cache, turn)[1], turns))
 
 
-class _Camera:
-    """The network's passes over one chunk of a shot."""
+class _Passes:
+    """What the network is asked about a chunk, the clean pass included."""
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def _films(source: WorldSource) -> Sequence[WorldFilm]:
     return [source[index] for index in range(len(source))]
 
 
-def _row(frames: Frames) -> UInt8[np.ndarray, "height width 3"]:
+def _row(frames: Frames) -> UInt8[np.ndarray, "tall wide 3"]:
     shown = np.linspace(0, len(frames) - 1, _SHOWN_FRAMES).round().astype(int)
     padded = np.pad(frames[shown], ((0, 0), (0, _GAP), (0, _GAP), (0, 0)))
     return np.concatenate(list(padded), axis=1)

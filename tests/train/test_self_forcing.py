@@ -256,16 +256,15 @@ def test_two_detached_phases_are_one_graph_with_its_past_cut_off(
 
 
 def test_every_step_is_an_exit_and_noise_is_the_samples_own(film_of_four):
-    samples = jax.random.split(jax.random.key(0), 2)
-    keys = jax.random.split(jax.random.key(1), 64)
-    shape, rollout = (4, 2, 2, 4), film_of_four.rollout
-    draws = jax.vmap(lambda key: draw_rollout(key, samples, shape, rollout).exit_step)(keys)
-    assert set(draws.tolist()) == set(range(len(rollout.steps)))
+    rollout = film_of_four.rollout
+    draw = jax.jit(functools.partial(draw_rollout, shape=(4, 2, 2, 4), rollout=rollout))
+    samples, keys = jax.random.split(jax.random.key(0), 2), jax.random.split(jax.random.key(1), 64)
+    exits = {int(draw(key, samples).exit_step) for key in keys}
+    assert exits == set(range(len(rollout.steps)))
 
-    both = draw_rollout(keys[0], samples, shape, rollout).noise
+    both = draw(keys[0], samples).noise
     assert both.shape == (2, len(rollout.steps), 2, 2, 2, 2, 4)
-    alone = draw_rollout(keys[0], samples[1:], shape, rollout).noise
-    np.testing.assert_array_equal(alone[:, :, 0], both[:, :, 1])
+    np.testing.assert_array_equal(draw(keys[0], samples[1:]).noise[:, :, 0], both[:, :, 1])
 
 
 def test_what_does_not_fit_is_refused(film_of_four, draw):

@@ -62,10 +62,11 @@ def test_gradient_reaches_every_parameter_the_captions_included(film_of_four, cl
 
 def test_a_sample_draws_from_the_table_and_from_its_own_key_alone():
     samples, table = jax.random.split(jax.random.key(0), 100), SCHEDULE.timesteps[:5]
-    draw = draw_flow(samples, (2, 3, 3, 4), table)
+    draw_jit = jax.jit(functools.partial(draw_flow, shape=(2, 3, 3, 4), timesteps=table))
+    draw = draw_jit(samples)
     assert set(np.asarray(draw.timesteps).tolist()) == set(table.tolist())
     assert draw.noise.shape == (100, 2, 3, 3, 4)
-    alone = draw_flow(samples[7:8], (2, 3, 3, 4), table)
+    alone = draw_jit(samples[7:8])
     assert alone.timesteps[0] == draw.timesteps[7]
     np.testing.assert_array_equal(alone.noise[0], draw.noise[7])
 
