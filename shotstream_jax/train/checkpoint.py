@@ -8,9 +8,10 @@ checkpoint before. What is read is compared with the digest; a damaged checkpoin
 the one before it is used.
 """
 
+import contextlib
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -44,7 +45,11 @@ class Store:
         )
 
     def save(self, state: TrainState, facts: Facts) -> None:
-        """Begin to write a checkpoint; the state may be used up as soon as this returns."""
+        """Begin to write a checkpoint; the state may be used up as soon as this returns.
+
+        Raises:
+          OSError: this or the one before cannot be written.
+        """
         arrays, step = _by_name(state), int(state.step)
         if step in self._manager.all_steps():
             return
@@ -52,7 +57,8 @@ class Store:
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(facts)
         )
-        self._manager.save(step, args=args, force=True)
+        with self._writing():
+            self._manager.save(step, args=args, force=True)
 
     def restore(
         self, shapes: TrainState, shardings: TrainState, check: Callable[[Facts], None]
@@ -66,7 +72,6 @@ class Store:
         """
         damaged: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            # Orbax raises bare Exceptions, among others, for files that are cut off or lost.
             try:
                 facts = self._facts(step)
             except Exception as error:  # noqa: BLE001
@@ -92,13 +97,25 @@ class Store:
         """Wait until everything is on the disk.
 
         Raises:
-          OSError: it could not be written.
+          OSError: it cannot be written.
         """
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Wait likewise, and let go of the folder."""
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        # Orbax raises bare Exceptions, here and below, whatever the system's reason was.
+        try:
+            yield
+        except Exception as error:
+            raise OSError(
+                f"A checkpoint cannot be written to {self._folder} ({_short(error)}); make room "
+                "or mend the folder, and go on with --resume."
+            ) from error
 
     def _facts(self, step: int) -> Facts:
         args = ocp.args.Composite(facts=ocp.args.JsonRestore())

@@ -158,7 +158,8 @@ class _Run:
         step = self._programs.steps[network]
         self._state, metrics = step(self._state, self._frozen, placed)
         self.step += 1
-        self._read()
+        # Of the step before: this one is only on its way.
+        self.settle()
         self._unread = self.step, batch, metrics
         due = self._due()
         if due:
@@ -171,8 +172,23 @@ class _Run:
                 self.save()
 
     def settle(self) -> None:
-        """Wait for the latest step, and note its metrics."""
-        self._read()
+        """Wait for the latest step, note its metrics and judge it."""
+        if self._unread is None:
+            return
+        (step, batch, metrics), self._unread = self._unread, None
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        counts = {name: values.pop(name) for name in _COUNTS}
+        self._interval.add(values)
+        self._clock.count()
+        if counts["skipped_in_row"] >= self._training.patience:
+            self.dump = write_dump(self._folder, step, {**values, **counts}, batch, self._state)
+        recorded = step % self._training.log_every == 0 or step == self._training.steps
+        if recorded:
+            values = {**self._interval.means(), "skipped": counts["skipped"]}
+            self._interval = Interval()
+            values["steps_per_second"] = self._clock.measure()
+            self._metrics.write(step, values)
+        self._tell(step, values, recorded=recorded)
 
     def save(self) -> None:
         """Begin to write a checkpoint."""
@@ -197,25 +213,6 @@ class _Run:
     def _due(self) -> set[str]:
         every = {"validate": self._training.validate_every, "save": self._training.save_every}
         return {what for what, steps in every.items() if self.step % steps == 0}
-
-    def _read(self) -> None:
-        """Wait for the metrics of the step that was not read yet, and judge it."""
-        if self._unread is None:
-            return
-        (step, batch, metrics), self._unread = self._unread, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        counts = {name: values.pop(name) for name in _COUNTS}
-        self._interval.add(values)
-        self._clock.count()
-        if counts["skipped_in_row"] >= self._training.patience:
-            self.dump = write_dump(self._folder, step, {**values, **counts}, batch, self._state)
-        recorded = step % self._training.log_every == 0 or step == self._training.steps
-        if recorded:
-            values = {**self._interval.means(), "skipped": counts["skipped"]}
-            self._interval = Interval()
-            values["steps_per_second"] = self._clock.measure()
-            self._metrics.write(step, values)
-        self._tell(step, values, recorded=recorded)
 
     def _validate(self) -> None:
         pictures = self._folder / VALIDATION

@@ -26,7 +26,8 @@ from shotstream_jax.typing import Array, Bool, Float
 
 Metrics = dict[str, Float[Array, ""]]
 
-TrainStep = Callable[[TrainState, Networks, Batch], tuple[TrainState, Metrics]]
+TrainStep = jax.stages.Wrapped
+"""A jitted `(state, frozen, batch) -> (state, metrics)`."""
 
 
 def jit_step(

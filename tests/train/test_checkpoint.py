@@ -161,3 +161,14 @@ def test_a_refusal_is_not_damage(folder, reopen):
     with pytest.raises(ValueError, match="another stage"):
         restore(reopen(), refuse)
     assert not (folder / "damaged").exists()
+
+
+def test_what_cannot_be_written_is_an_error_of_the_system(reopen, monkeypatch):
+    store = reopen()
+
+    def full(*args, **settings):
+        raise Exception("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(store._manager, "save", full)
+    with pytest.raises(OSError, match=r"No space left.*--resume"):
+        store.save(state_at(8), {})

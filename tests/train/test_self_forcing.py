@@ -221,7 +221,8 @@ def one_graph(film_of_four, one_shot):
 
     def latents(params):
         text = encode_captions(params, config, given.text[:, SHOT][:, None])
-        kv = jax.tree.map(lambda x: x.at[:, :, 12:].set(0), take.cache.kv)
+        first = take.cache.window.context * take.cache.frame_tokens
+        kv = jax.tree.map(lambda x: x.at[:, :, first:].set(0), take.cache.kv)
         cache, chunks = dataclasses.replace(take.cache, kv=kv, text=text), []
         for chunk in range(CHUNKS):
             noise = draw.noise[chunk]
