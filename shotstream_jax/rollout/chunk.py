@@ -32,6 +32,9 @@ from shotstream_jax.pytree import pytree
 from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule, add_noise, velocity_to_x0
 from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params
 
+ShotNumber = Int[Array, " #batch"] | Index
+"""The number that the rotation gives to a shot: one for all samples, or one each."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
@@ -110,7 +113,7 @@ def denoise_chunk(
     config: DiTConfig,
     cache: ShotCache,
     chunk: Index,
-    shot: Index,
+    shot: ShotNumber,
     noise: Float[Array, "step batch frame row col chan"],
     *,
     rollout: RolloutConfig,
@@ -145,7 +148,7 @@ def commit_chunk(
     config: DiTConfig,
     cache: ShotCache,
     chunk: Index,
-    shot: Index,
+    shot: ShotNumber,
     latents: Latents,
     *,
     compute: Compute = Compute(),
@@ -160,7 +163,7 @@ def clean_keys(
     config: DiTConfig,
     cache: ShotCache,
     chunk: Index,
-    shot: Index,
+    shot: ShotNumber,
     latents: Latents,
     *,
     compute: Compute = Compute(),
@@ -179,14 +182,15 @@ def clean_keys(
 
 
 def chunk_angles(
-    config: DiTConfig, cache: ShotCache, latents: Latents, chunk: Index, shot: Index
+    config: DiTConfig, cache: ShotCache, latents: Latents, chunk: Index, shot: ShotNumber
 ) -> Rotation:
     """Rotation of a chunk's tokens: its frames stand after the context and earlier chunks."""
     batch, frames = latents.shape[:2]
     window = cache.window
     numbers = window.context + jnp.asarray(chunk) * window.chunk + jnp.arange(frames)
     numbers = jnp.broadcast_to(numbers, (batch, frames))
-    return _angles(config, latents, numbers, jnp.broadcast_to(shot, (batch, frames)))
+    shots = jnp.broadcast_to(jnp.reshape(jnp.asarray(shot), (-1, 1)), (batch, frames))
+    return _angles(config, latents, numbers, shots)
 
 
 def _angles(config: DiTConfig, latents: Latents, frames: Array, shots: Array) -> Rotation:

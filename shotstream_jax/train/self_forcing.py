@@ -16,8 +16,7 @@ pipeline/self_forcing_frameconcat_training.py.
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +32,16 @@ from shotstream_jax.models.cache import (
     write_chunk,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import apply_cached, encode_captions, keys_cached
+from shotstream_jax.models.dit import apply_cached, encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.rope import Rotation
 from shotstream_jax.pytree import pytree
-from shotstream_jax.rollout.chunk import Context, RolloutConfig, chunk_angles, prepare_shot
+from shotstream_jax.rollout.chunk import (
+    Context,
+    RolloutConfig,
+    chunk_angles,
+    commit_chunk,
+    prepare_shot,
+)
 from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule, add_noise, velocity_to_x0
 from shotstream_jax.train.conditioning import Conditioning
 from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params
@@ -219,7 +223,16 @@ class _Passes:
     ) -> tuple[Latents, KeyValue]:
         """Clean latents that a step predicts from its input, and the keys and values it made."""
         sigma = self.sigmas[step]
-        proposal = self._ask(apply_cached, cache, chunk, x_t, sigma * TRAIN_STEPS)
+        proposal = apply_cached(
+            self.params,
+            self.config,
+            cache,
+            chunk_place(cache.window, cache.frame_tokens, chunk),
+            x_t,
+            jnp.full((x_t.shape[0], 1), sigma * TRAIN_STEPS),
+            chunk_angles(self.config, cache, x_t, chunk, self.shot),
+            compute=self.compute,
+        )
         return velocity_to_x0(x_t, proposal.velocity, sigma), proposal.kv
 
     def commit(
@@ -229,30 +242,8 @@ class _Passes:
         if refresh is not None:
             lowest = FlowSchedule(shift=self.rollout.shift).sigmas[-1]
             latents = add_noise(latents, refresh, jnp.asarray(lowest))
-        return write_chunk(cache, self._ask(keys_cached, cache, chunk, latents, 0.0), chunk)
-
-    def _ask(
-        self,
-        network: Callable[..., Any],
-        cache: ShotCache,
-        chunk: Index,
-        latents: Latents,
-        timestep: Float[Array, ""] | float,
-    ) -> Any:
-        def of_sample(latents: Array, shot: Array) -> Rotation:
-            return chunk_angles(self.config, cache, latents[None], chunk, shot)
-
-        angles = jax.vmap(of_sample)(latents, self.shot)
-        return network(
-            self.params,
-            self.config,
-            cache,
-            chunk_place(cache.window, cache.frame_tokens, chunk),
-            latents,
-            jnp.full((latents.shape[0], 1), timestep),
-            jax.tree.map(lambda x: x[:, 0], angles),
-            compute=self.compute,
-        )
+        how = {"compute": self.compute}
+        return commit_chunk(self.params, self.config, cache, chunk, self.shot, latents, **how)
 
 
 def _prepared_cache(

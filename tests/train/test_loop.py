@@ -62,18 +62,6 @@ def exported(folder):
         return dict(arrays)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_compilation(tmp_path_factory):
-    """All runs here are of the same few programs."""
-    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, (str(tmp_path_factory.mktemp("programs")), 0.0), strict=True):
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was never stopped."""
