@@ -149,5 +149,5 @@ def _query_block(queries: int) -> int:
     return min(range(1024, 0, -128), key=lambda block: -(-queries // block) * block)
 
 
-def _pad_tokens(x: Keys, multiple: int) -> Keys:
+def _pad_tokens(x: Keys, multiple: int) -> Float[Array, "batch padded head head_dim"]:
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, 0), (0, 0)))

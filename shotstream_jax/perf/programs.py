@@ -193,11 +193,15 @@ class _Shapes:
     @property
     def context(self) -> Context:
         frames = self.sizes.rollout.window.context
-        return Context(
-            latents=self._latents(frames),
-            shots=self._array((1, frames), jnp.int32),
-            text=self._captions(frames),
+        latents, captions = self._latents(frames), self._captions(frames)
+        shapes = jax.eval_shape(
+            lambda latents, shots, text: Context(latents=latents, shots=shots, text=text),
+            latents,
+            self._array((1, frames), jnp.int32),
+            captions,
         )
+        placed = self._placed((shapes.latents, shapes.shots))
+        return jax.tree.unflatten(jax.tree.structure(shapes), jax.tree.leaves((placed, captions)))
 
     @property
     def decoder_cache(self) -> Any:
