@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,3 +63,18 @@ def test_bfloat16_stays_near_float32():
     half = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)), 6)
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(jnp.float32), attend(q, k, v, 6), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "length"), [(200, 700, None), (200, 700, 513), (8, 40, 1)]
+)
+def test_tpu_kernel_equals_plain_attention(monkeypatch, queries, keys, length):
+    """The Pallas kernel, interpreted: odd sizes are padded, keys beyond the length unseen."""
+    make = attention.splash_attention.make_splash_mha
+    monkeypatch.setattr(
+        attention.splash_attention, "make_splash_mha", functools.partial(make, interpret=True)
+    )
+    shapes = [(2, queries, 2, 128), (2, keys, 2, 128), (2, keys, 2, 128)]
+    q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
+    mixed = attend(q, k, v, length, backend="splash")
+    np.testing.assert_allclose(mixed, attend(q, k, v, length), atol=2e-5)
