@@ -3,5 +3,40 @@
     shotstream train configs/tiny_vae.py --resume
 
 The same command goes on where a stopped run was left. It learns on pictures, which are cheap, then
-on clips of 5, 9 and 21 frames. Cost and result: to be measured.
+on clips of 5, 9 and 21 frames: later latents are only as good as what they were trained on.
 """
+
+import pathlib
+
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.train.clips import Phase
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.vae import VAELoss
+from shotstream_jax.train.vae_training import VAETraining
+
+config = VAETraining(
+    output=pathlib.Path("runs/tiny/vae"),
+    steps=16_000,
+    vae=VAEConfig(
+        base_channels=16,
+        latent_channels=16,
+        multipliers=(1, 2, 4),
+        residual_blocks=1,
+        temporal_downsample=(True, True),
+        patch_size=2,
+    ),
+    optimizer=OptimizerConfig(
+        learning_rate=3e-3, schedule="cosine", warmup=100, final=0.02, b2=0.99, ema=0.998
+    ),
+    phases=(
+        Phase(share=0.3, video_frames=1, batch=4),
+        Phase(share=0.4, video_frames=5, batch=2),
+        Phase(share=0.2, video_frames=9, batch=2),
+        Phase(share=0.1, video_frames=21, batch=1),
+    ),
+    loss=VAELoss(edges=0.0),
+    height=48,
+    width=80,
+    validate_every=2000,
+    save_every=500,
+)

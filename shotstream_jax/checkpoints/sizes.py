@@ -5,6 +5,7 @@ file. Whatever shapes cannot show is taken from the settings beside the file (it
 """
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def vae_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> VAECo
       ValueError: a landmark that is missing or has another number of axes, or stages that do not
         make an autoencoder.
     """
-    base = _shape(shapes, landmarks["conv_in"], axes=5)[0]
+    base, colours, *_ = _shape(shapes, landmarks["conv_in"], axes=5)
     widths, temporal = _stages(shapes, landmarks)
     return VAEConfig(
         base_channels=base,
@@ -56,6 +57,7 @@ def vae_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> VAECo
         multipliers=tuple(stage[0] // base for stage in widths),
         residual_blocks=len(widths[0]),
         temporal_downsample=tuple(temporal),
+        patch_size=math.isqrt(colours // 3),
         latent_mean=_floats(settings, "latents_mean") or VAEConfig.latent_mean,
         latent_std=_floats(settings, "latents_std") or VAEConfig.latent_std,
     )

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     _prepare_jax()
     try:
-        return tyro.extras.subcommand_cli_from_dict(_verbs(), prog="shotstream", args=argv) or 0
+        return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. Finished shots are kept; --resume goes on after them.\n")
         return 130
@@ -35,12 +35,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _run(argv: Sequence[str]) -> int:
+    from shotstream_jax.cli.train import train
+
+    verb, *rest = argv or ("--help",)
+    if verb == "train":
+        # Its options are those of the experiment file, which must be read first.
+        return train(rest)
+    return tyro.extras.subcommand_cli_from_dict(_verbs(), prog="shotstream", args=argv) or 0
+
+
 def _verbs() -> dict[str, Callable[..., Any]]:
     from shotstream_jax.cli.check import check_story
     from shotstream_jax.cli.convert import convert
     from shotstream_jax.cli.generate import generate
+    from shotstream_jax.cli.train import Train
 
-    return {"generate": generate, "check": check_story, "convert": convert}
+    return {"generate": generate, "train": Train, "check": check_story, "convert": convert}
 
 
 def _prepare_jax() -> None:

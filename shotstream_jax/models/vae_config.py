@@ -15,7 +15,7 @@ _WAN_STD = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VAEConfig:
-    """A causal video autoencoder of the Wan2.1 family. Defaults are the Wan2.1 VAE.
+    """A causal video autoencoder of the Wan family. Defaults are the Wan2.1 VAE.
 
     One stage a multiplier; between stages the picture halves (encoder) or doubles (decoder), and
     time with it where `temporal_downsample` says so.
@@ -26,6 +26,7 @@ class VAEConfig:
       multipliers: width of each stage of the encoder, in units of `base_channels`.
       residual_blocks: residual blocks of an encoder stage; a decoder stage has one more.
       temporal_downsample: whether time halves too, one flag for each change of stage.
+      patch_size: pixels along one side that the network takes as one position (2 in Wan2.2's).
       latent_mean: mean of each latent channel over the training set of the weights.
       latent_std: standard deviation of each latent channel, likewise.
     """
@@ -35,16 +36,16 @@ class VAEConfig:
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
     residual_blocks: int = 2
     temporal_downsample: tuple[bool, ...] = (False, True, True)
+    patch_size: int = 1
     latent_mean: tuple[float, ...] = _WAN_MEAN
     latent_std: tuple[float, ...] = _WAN_STD
 
     def __post_init__(self) -> None:
         """Raises: ValueError: sizes that do not fit together, with both values."""
-        if min(self.base_channels, self.latent_channels, self.residual_blocks) < 1:
-            raise ValueError(
-                f"base_channels {self.base_channels}, latent_channels {self.latent_channels} and "
-                f"residual_blocks {self.residual_blocks} must all be at least 1."
-            )
+        positive = ("base_channels", "latent_channels", "residual_blocks", "patch_size")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1.")
         if len(self.temporal_downsample) != len(self.multipliers) - 1:
             raise ValueError(
                 f"{len(self.multipliers)} multipliers make {len(self.multipliers) - 1} changes of "
@@ -79,7 +80,12 @@ class VAEConfig:
     @property
     def spatial_stride(self) -> int:
         """Pixels along one side of a latent position."""
-        return 2 ** (self.stages - 1)
+        return self.patch_size * 2 ** (self.stages - 1)
+
+    @property
+    def patch_channels(self) -> int:
+        """Colours of all pixels that the network takes as one position."""
+        return 3 * self.patch_size**2
 
     @property
     def temporal_stride(self) -> int:

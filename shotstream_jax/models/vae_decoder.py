@@ -32,6 +32,7 @@ from shotstream_jax.models.vae_layers import (
     Middle,
     ResidualBlock,
     TimeConv,
+    unpatchify,
 )
 from shotstream_jax.pytree import pytree
 from shotstream_jax.typing import Array, Float, Latents, Pixels
@@ -107,12 +108,12 @@ class Decoder(nn.Module):
             )
             x, past = stage(x, cache.stages[index])
             stages.append(past)
-        leave = Exit(3, self.dtype, self.lowering, name="exit")
-        pixels, conv_out = leave(x, cache.conv_out)
+        leave = Exit(config.patch_channels, self.dtype, self.lowering, name="exit")
+        x, conv_out = leave(x, cache.conv_out)
         newer = DecoderCache(
             conv_in=conv_in, middle=middle, stages=tuple(stages), conv_out=conv_out
         )
-        return pixels, newer
+        return unpatchify(x, config.patch_size), newer
 
 
 class DecoderStage(nn.Module):

@@ -13,7 +13,14 @@ from jax.typing import DTypeLike
 
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_conv import Frames, Lowering, stack_taps
-from shotstream_jax.models.vae_layers import CausalConv, Exit, Middle, ResidualBlock, TimeConv
+from shotstream_jax.models.vae_layers import (
+    CausalConv,
+    Exit,
+    Middle,
+    ResidualBlock,
+    TimeConv,
+    patchify,
+)
 from shotstream_jax.typing import Array, Float, Pixels
 
 
@@ -29,7 +36,8 @@ class Encoder(nn.Module):
         """Encode a whole clip."""
         config = self.config
         halvings = (*config.temporal_downsample, None)
-        x, _ = CausalConv(config.base_channels, self.dtype, self.lowering, name="conv_in")(pixels)
+        x = patchify(pixels, config.patch_size)
+        x, _ = CausalConv(config.base_channels, self.dtype, self.lowering, name="conv_in")(x)
         for index, features in enumerate(config.stage_channels):
             x = EncoderStage(
                 features=features,

@@ -6,6 +6,7 @@ its past and returns its new one (see `vae_conv.py`); `None` is the start of a c
 Source: wan/modules/vae.py of the public Wan2.1 repository.
 """
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax.typing import DTypeLike
 
 from shotstream_jax.models.attention import attend
 from shotstream_jax.models.vae_conv import TAPS, Frames, Lowering, Past, causal_conv, remember
-from shotstream_jax.typing import Array, Float
+from shotstream_jax.typing import Array, Float, Pixels
 
 _SMALLEST_NORM = 1e-12
 
@@ -21,6 +22,24 @@ BlockPast = tuple[Past | None, Past | None]
 """What the two convolutions of a residual block remember."""
 
 BLOCK_START: BlockPast = (None, None)
+
+
+def patchify(
+    pixels: Pixels, size: int
+) -> Float[Array, "batch video_frame patch_row patch_col patch_chan"]:
+    """Lay the colours of each square of `size` pixels a side on channels, row by row."""
+    return einops.rearrange(
+        pixels, "b f (row down) (col right) c -> b f row col (down right c)", down=size, right=size
+    )
+
+
+def unpatchify(
+    patches: Float[Array, "batch video_frame patch_row patch_col patch_chan"], size: int
+) -> Pixels:
+    """Undo `patchify`."""
+    return einops.rearrange(
+        patches, "b f row col (down right c) -> b f (row down) (col right) c", down=size, right=size
+    )
 
 
 class ChannelNorm(nn.Module):

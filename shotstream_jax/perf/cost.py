@@ -125,7 +125,7 @@ def decoder_convs(config: VAEConfig, positions: int, *, first: bool) -> Iterator
         positions *= 4
         yield Conv(width, width // 2, 9, 1, positions, frames)
         width //= 2
-    yield Conv(width, 3, 9, 3, positions, frames)
+    yield Conv(width, config.patch_channels, 9, 3, positions, frames)
 
 
 def encoder_convs(config: VAEConfig, positions: int, *, first: bool) -> Iterator[Conv]:
@@ -133,9 +133,9 @@ def encoder_convs(config: VAEConfig, positions: int, *, first: bool) -> Iterator
     moments = 2 * config.latent_channels
     halvings = (*config.temporal_downsample, None)
     frames = 1 if first else config.temporal_stride
-    positions *= config.spatial_stride**2
+    positions *= (config.spatial_stride // config.patch_size) ** 2
     width = config.base_channels
-    yield Conv(3, width, 9, 3, positions, frames)
+    yield Conv(config.patch_channels, width, 9, 3, positions, frames)
     for halves_time, outputs in zip(halvings, config.stage_channels, strict=True):
         yield from _residual_blocks(width, outputs, config.residual_blocks, positions, frames)
         width = outputs
