@@ -77,24 +77,32 @@ def rollout_from(document: Mapping[str, Any] | None) -> RolloutConfig:
         ) from error
 
 
-TINY_TEXT_TOKENS = 64
+TINY_TEXT_TOKENS = 48
 _TINY_WORDS = 2 + 256 + len(VOCABULARY)
 
 TINY = ModelConfig(
     dit=DiTConfig(
-        dim=96,
-        layers=3,
+        dim=128,
+        layers=4,
         heads=2,
-        ffn_dim=256,
+        ffn_dim=512,
         freq_dim=64,
         text_dim=64,
         text_tokens=TINY_TEXT_TOKENS,
     ),
-    vae=VAEConfig(base_channels=8),
+    vae=VAEConfig(
+        base_channels=16,
+        multipliers=(1, 2, 4),
+        residual_blocks=1,
+        temporal_downsample=(True, True),
+        patch_size=2,
+    ),
     text=TextEncoderConfig(
         vocab=_TINY_WORDS, dim=64, attention_dim=64, ffn_dim=128, heads=4, layers=2
     ),
+    rollout=RolloutConfig(window=Window(local=6), shift=3.0),
 )
+"""The miniature: films StoryWorld in 48 x 80 pixels, two chunks a shot."""
 
 PRESETS: Mapping[str, ModelConfig] = {
     "tiny": TINY,

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from shotstream_jax.checkpoints.atomic import replacing
+from shotstream_jax.atomic import replacing
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensors
 
 _DTYPES = {

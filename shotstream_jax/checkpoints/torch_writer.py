@@ -13,7 +13,7 @@ import zipfile
 
 import numpy as np
 
-from shotstream_jax.checkpoints.atomic import replacing
+from shotstream_jax.atomic import replacing
 from shotstream_jax.checkpoints.tensors import Tensor, Tensors
 from shotstream_jax.checkpoints.torch_reader import DTYPES
 

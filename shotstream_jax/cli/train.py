@@ -1,5 +1,7 @@
 """`shotstream train`: an experiment file in, a run's folder out; stops and goes on when asked.
 
+An experiment trains a network, makes a dataset, or lists others that are run one after the other.
+
     shotstream train configs/tiny_vae.py --steps 10 --optimizer.learning-rate 1e-4
 
 Exit status: 0 trained, 43 given up on steps without a finite gradient, 130 or 143 stopped by Ctrl-C
@@ -23,6 +25,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from shotstream_jax.train import loop
+from shotstream_jax.train.making import Making
+from shotstream_jax.train.pipeline import Experiment, Pipeline, is_done, run
 from shotstream_jax.train.run_folder import EXPORT, Existing
 from shotstream_jax.train.stage import Training
 
@@ -65,12 +69,36 @@ def train(argv: Sequence[str]) -> int:
         raise ValueError("--resume and --overwrite are opposites; give one of them.")
     existing: Existing = "resume" if args.resume else "overwrite" if args.overwrite else "refuse"
     console = Console(stderr=True)
+    if isinstance(config, Pipeline):
+        return _run_all(config, args.experiment.parent, existing, console)
+    return _run_one(config, existing, console)
+
+
+def _run_one(config: Experiment, existing: Existing, console: Console) -> int:
     with _Display(console) as display:
-        outcome = loop.train(config, existing=existing, watch=display.watch)
+        outcome = run(config, existing=existing, watch=display.watch)
     return _say_goodbye(outcome, config, console)
 
 
-def load_experiment(path: pathlib.Path) -> Training:
+def _run_all(pipeline: Pipeline, beside: pathlib.Path, existing: Existing, console: Console) -> int:
+    """Run what is not done yet, stage by stage; the first that does not finish ends it."""
+    files = [beside / stage for stage in pipeline.stages]
+    experiments = [load_experiment(file) for file in files]
+    for number, (file, experiment) in enumerate(zip(files, experiments, strict=True), 1):
+        if isinstance(experiment, Pipeline):
+            raise ValueError(f"{file} lists stages itself; list them instead of it.")
+        place = f"Stage {number} of {len(files)}, {file.name}"
+        if existing == "resume" and is_done(experiment):
+            _tell(console, f"{place}: done before.")
+            continue
+        _tell(console, f"{place}:")
+        status = _run_one(experiment, existing, console)
+        if status:
+            return status
+    return 0
+
+
+def load_experiment(path: pathlib.Path) -> Experiment | Pipeline:
     """The `config` that an experiment file defines.
 
     Raises:
@@ -80,7 +108,7 @@ def load_experiment(path: pathlib.Path) -> Training:
         there = sorted(str(file) for file in path.parent.glob("*.py"))
         raise ValueError(f"There is no experiment {path}{_nearest(str(path), there)}.")
     config = runpy.run_path(str(path)).get("config")
-    if not isinstance(config, Training):
+    if not isinstance(config, Training | Making | Pipeline):
         raise ValueError(
             f"{path} defines config as {type(config).__name__}; it must be settings of a stage, "
             "such as VAETraining(...)."
@@ -88,7 +116,7 @@ def load_experiment(path: pathlib.Path) -> Training:
     return config
 
 
-def override(config: Training, overrides: Sequence[str]) -> Training:
+def override(config: Experiment | Pipeline, overrides: Sequence[str]) -> Experiment | Pipeline:
     """The same settings with other values, given as `--name value` for any dotted name.
 
     Raises:
@@ -169,11 +197,12 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _say_goodbye(outcome: loop.Outcome, config: Training, console: Console) -> int:
+def _say_goodbye(outcome: loop.Outcome, config: Experiment, console: Console) -> int:
     again = "the same command with --resume goes on"
     match outcome.ended:
         case "finished":
-            _tell(console, f"{config.output / EXPORT} is ready. {_numbers(outcome.scores)}")
+            made = config.output if isinstance(config, Making) else config.output / EXPORT
+            _tell(console, f"{made} is ready. {_numbers(outcome.scores)}")
             return 0
         case "stopped":
             _tell(console, f"Stopped and saved after step {outcome.step}; {again}.")
@@ -181,8 +210,8 @@ def _say_goodbye(outcome: loop.Outcome, config: Training, console: Console) -> i
         case "diverged":
             _tell(
                 console,
-                f"Given up at step {outcome.step}: no finite gradient for {config.patience} steps "
-                f"in a row. {outcome.dump} holds the last of them.",
+                f"Given up at step {outcome.step}: too many steps in a row without a finite "
+                f"gradient. {outcome.dump} holds the last of them.",
             )
             return DIVERGED
 

@@ -6,11 +6,24 @@ stories of different lengths never meet in an array; sources take turns, on all 
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 
-from shotstream_jax.data.sources import FilmSource
 from shotstream_jax.data.transforms import Sample, Transform
+
+
+@runtime_checkable
+class Films(Protocol):
+    """Films by number, of any kind that a transform understands."""
+
+    def __len__(self) -> int:
+        """How many films there are."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """One film."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,7 +59,7 @@ class LoaderConfig:
 
 
 def make_loader(
-    sources: Sequence[FilmSource], transform: Transform, config: LoaderConfig
+    sources: Sequence[Films], transform: Transform, config: LoaderConfig
 ) -> grain.IterDataset[Sample]:
     """Batches without end; `get_state` and `set_state` of their iterator resume to the bit.
 
@@ -61,7 +74,7 @@ def make_loader(
 
 
 def _batches(
-    source: FilmSource, transform: Transform, config: LoaderConfig, turn: int
+    source: Films, transform: Transform, config: LoaderConfig, turn: int
 ) -> grain.MapDataset[Sample]:
     if len(source) < config.process_count:
         raise ValueError(

@@ -1,58 +1,55 @@
-"""From a film to what a training step reads: whole films, or one target shot with its context.
+"""From a film to what a training step reads: one target shot, with or without its context.
 
-Pure functions of a film and a generator. Pixels stay uint8 in [0, 255] and captions stay ids or
-strings: both are small that way, and devices do the rest.
+Pure functions of a film and a generator. Captions stay ids: text encoders learn too, or are frozen
+and cheap beside what reads them.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from shotstream_jax.data.sources import Film
+from shotstream_jax.data.latent_films import LatentFilm
 from shotstream_jax.story import CONTEXT_BUDGET, ContextPolicy, FrameRef, context_frames
 
 Sample = Mapping[str, np.ndarray]
-Tokenize = Callable[[Sequence[str]], np.ndarray]
-"""Captions to rows of ids of one length."""
+Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+"""Captions to ids and a mask of those that are not padding, `[caption text_token]`."""
+
+Transform = Callable[[Any, np.random.Generator], Sample]
+"""Draws a sample of arrays of one film."""
 
 
 @runtime_checkable
-class Transform(Protocol):
-    """Makes a sample of arrays of one film."""
+class Captioned(Protocol):
+    """A film with a caption for every shot."""
 
-    def __call__(self, film: Film, rng: np.random.Generator) -> Sample:
-        """Draw a sample."""
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """What the text encoder reads for each shot."""
         ...
 
 
-def keep_strings(captions: Sequence[str]) -> np.ndarray:
-    """Captions as an array of strings, for encoders that tokenize themselves."""
-    return np.asarray(captions, np.str_)
-
-
 @dataclasses.dataclass(frozen=True)
-class WholeFilm:
-    """The whole film, for self-forcing over a story and for evaluation.
+class OneShot:
+    """One shot, drawn evenly, and its own caption.
 
     The sample holds
 
-        pixels      uint8 [shot video_frame height width 3]
-        captions    as `tokenize` gives them, one row a shot
+        target          float32 [frame row col chan]
+        ids, mask       [1 text_token]
 
     Attributes:
-      tokenize: captions to rows.
+      tokenize: captions to ids.
     """
 
-    tokenize: Tokenize = keep_strings
+    tokenize: Tokenize
 
-    def __call__(self, film: Film, rng: np.random.Generator) -> Sample:
-        """Take everything; nothing is drawn."""
-        del rng
-        shots = range(len(film.captions))
-        pixels = np.stack([film.frames(shot) for shot in shots])
-        return {"pixels": pixels, "captions": self.tokenize(film.captions)}
+    def __call__(self, film: LatentFilm, rng: np.random.Generator) -> Sample:
+        """Draw a shot."""
+        shot = int(rng.integers(len(film.captions)))
+        return {"target": film.clips[shot], **_read(self.tokenize, film.captions[shot : shot + 1])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,38 +58,60 @@ class Excerpt:
 
     The sample holds
 
-        target          uint8 [video_frame height width 3]
+        target          float32 [frame row col chan]
         target_shot     int32, its place in the story; 0 has no context
-        context         uint8 [frame height width 3], black without context
-        context_shot    int32 [frame], the shot of each context frame; 0 without context
-        captions        as `tokenize` gives them, one row a shot
+        context         float32 [context_frame row col chan], zeros without context
+        context_shot    int32 [context_frame], the shot of each; 0 without context
+        ids, mask       [shot text_token]
 
     Attributes:
-      tokenize: captions to rows.
+      tokenize: captions to ids.
       budget: context frames.
       policy: which shots to remember when there are more of them than `budget`.
     """
 
-    tokenize: Tokenize = keep_strings
+    tokenize: Tokenize
     budget: int = CONTEXT_BUDGET
     policy: ContextPolicy = "anchor"
 
-    def __call__(self, film: Film, rng: np.random.Generator) -> Sample:
-        """Draw a target and read its frames and those of its context, no others."""
+    def __call__(self, film: LatentFilm, rng: np.random.Generator) -> Sample:
+        """Draw a target."""
         target = int(rng.integers(len(film.captions)))
         refs = context_frames(film.shot_lengths[:target], self.budget, self.policy)
-        pixels = film.frames(target)
-        context = np.zeros((self.budget, *pixels.shape[1:]), np.uint8)
-        for shot in sorted({ref.shot for ref in refs}):
-            rows = [row for row, ref in enumerate(refs) if ref.shot == shot]
-            context[rows] = film.frames(shot, [refs[row].frame for row in rows])
+        clip = film.clips[target]
+        context = np.zeros((self.budget, *clip.shape[1:]), clip.dtype)
         return {
-            "target": pixels,
+            "target": clip,
             "target_shot": np.asarray(target, np.int32),
-            "context": context,
+            "context": film.context(refs) if refs else context,
             "context_shot": _shots(refs, self.budget),
-            "captions": self.tokenize(film.captions),
+            **_read(self.tokenize, film.captions),
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """The captions of a whole film: all that a film is made from which has no true history.
+
+    The sample holds
+
+        ids, mask       [shot text_token]
+
+    Attributes:
+      tokenize: captions to ids.
+    """
+
+    tokenize: Tokenize
+
+    def __call__(self, film: Captioned, rng: np.random.Generator) -> Sample:
+        """Take all captions; nothing is drawn."""
+        del rng
+        return _read(self.tokenize, film.captions)
+
+
+def _read(tokenize: Tokenize, captions: Sequence[str]) -> Sample:
+    ids, mask = tokenize(captions)
+    return {"ids": ids, "mask": mask}
 
 
 def _shots(refs: Sequence[FrameRef], budget: int) -> np.ndarray:

@@ -33,6 +33,12 @@ def dit_flops(config: DiTConfig, queries: int, keys: int) -> int:
     return config.layers * queries * (projections + attention)
 
 
+def keys_flops(config: DiTConfig, queries: int, keys: int) -> int:
+    """Operations of a call that stops at the last layer's queries, keys and values."""
+    whole = dit_flops(config, queries, keys) // config.layers * (config.layers - 1)
+    return whole + 2 * 3 * config.dim**2 * queries
+
+
 def text_weights(config: TextEncoderConfig) -> int:
     """Parameters of a text encoder."""
     layer = _text_products(config) + config.buckets * config.heads + 2 * config.dim

@@ -92,7 +92,7 @@ def estimate(story: Story, sizes: EngineSizes, flops_per_second: float) -> Estim
     for index, shot in enumerate(story.resolved().shots):
         filmed = 0 if shot.transition == "cut" else filmed
         chunks = shot.chunks or story.defaults.chunks
-        flops.append(_shot_flops(sizes, story.defaults.size, filmed, chunks, is_first=index == 0))
+        flops.append(shot_flops(sizes, story.defaults.size, filmed, chunks, is_first=index == 0))
         filmed += chunks
     return Estimate(
         memory=memory(story, sizes),
@@ -123,10 +123,16 @@ def memory(story: Story, sizes: EngineSizes) -> dict[str, int]:
     return {**held, "frames of a chunk": frames * height * width * _PIXEL_BYTES}
 
 
-def _shot_flops(
+def shot_flops(
     sizes: EngineSizes, size: tuple[int, int], filmed: int, chunks: int, *, is_first: bool
 ) -> int:
-    """Operations of a shot whose camera has `filmed` chunks behind it."""
+    """Operations of a shot whose camera has `filmed` chunks behind it, a clean pass for each chunk.
+
+    `size` is height and width in pixels.
+
+    Raises:
+      ValueError: a size that does not divide into patches.
+    """
     dit, window = sizes.dit, sizes.window
     rows, cols = sizes.vae.latent_grid(*size)
     tokens = _frame_tokens(sizes, rows, cols)

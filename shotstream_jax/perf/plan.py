@@ -11,15 +11,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.perf.program_cache import program_cache
 from shotstream_jax.perf.programs import Program
-from shotstream_jax.perf.targets import Target
+from shotstream_jax.perf.targets import GIB, Target
 
 _COLLECTIVE = re.compile(
     r"= \(?(\w+)\[([\d,]*)\][^=]*? (all-gather|all-reduce|all-to-all|reduce-scatter|"
     r"collective-permute)(?:-start)?\("
 )
 _ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
+_USED = re.compile(r"Used ([\d.]+)([KMG]) of")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB}
+_KERNEL_HEAD_DIM = 128
+"""Channels of a head in whole multiples of which the TPU attention kernel is tiled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,60 +38,77 @@ class Plan:
     Attributes:
       program: name.
       target: name.
+      mesh: devices along each axis that has more than one.
       fits: whether it compiled within the chip's memory.
-      memory: bytes of arguments, temporaries, outputs that alias no argument, and code; and the
-        limit.
+      memory: bytes of arguments, temporaries, outputs that alias no argument, and code; all of
+        them together (`peak`); and the limit. Of a program that does not fit, only what is known.
       argument_bytes: bytes of each argument by name.
       collectives: bytes moved between devices, by kind of operation.
+      flops: operations, `analytic` of all devices by the sizes alone, and `compiler` as the
+        compiler counts them: of one device, the body of a loop once, kernels not at all.
+      bytes_accessed: as the compiler counts them, likewise.
       compile_seconds: on this machine.
       problem: what the compiler said if it does not fit.
     """
 
     program: str
     target: str
+    mesh: Mapping[str, int]
     fits: bool
     memory: Mapping[str, int]
     argument_bytes: Mapping[str, int]
     collectives: Mapping[str, int]
+    flops: Mapping[str, float]
+    bytes_accessed: float | None
     compile_seconds: float
     problem: str = ""
 
 
-def plan_program(program: Program, target: Target) -> Plan:
-    """Compile a program for a target; one that does not fit is a finding, not an error."""
+def film_compute(config: DiTConfig, mesh: Mesh) -> Compute:
+    """How a TPU of this mesh films: bfloat16, and the attention kernel where it can run.
+
+    The compiler splits no kernel over devices, and tiles whole heads.
+    """
+    takes_kernel = mesh.size == 1 and config.head_dim % _KERNEL_HEAD_DIM == 0
+    return Compute(dtype=jnp.bfloat16, attention="splash" if takes_kernel else "xla")
+
+
+def plan_program(program: Program, target: Target, mesh: Mesh, flops: int) -> Plan:
+    """Compile a program for a target; one that does not fit is a finding, not an error.
+
+    `flops` are its operations by the sizes alone.
+    """
     arguments = {name: _device_bytes(tree) for name, tree in program.arguments.items()}
     began = time.perf_counter()
     try:
-        compiled = program.lower().compile()
+        # What is compiled for a chip that is not here cannot be loaded again.
+        with program_cache(None):
+            compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        memory = {"arguments": sum(arguments.values()), "limit": target.chip.memory}
-        return Plan(
-            program=program.name,
-            target=target.name,
-            fits=False,
-            memory=memory,
-            argument_bytes=arguments,
-            collectives={},
-            compile_seconds=time.perf_counter() - began,
-            problem=_exhausted(str(error)),
-        )
-    said = compiled.memory_analysis()
+        problem = _exhausted(str(error))
+        found: dict[str, Any] = {
+            "fits": False,
+            "memory": {"arguments": sum(arguments.values()), **_used(problem)},
+            "collectives": {},
+            "flops": {},
+            "bytes_accessed": None,
+            "problem": problem,
+        }
+    else:
+        found = _findings(compiled)
     return Plan(
         program=program.name,
         target=target.name,
-        fits=True,
-        memory={
-            "arguments": said.argument_size_in_bytes,
-            "temporaries": said.temp_size_in_bytes,
-            "outputs": said.output_size_in_bytes - said.alias_size_in_bytes,
-            "code": said.generated_code_size_in_bytes,
-            "limit": target.chip.memory,
-        },
+        mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
         argument_bytes=arguments,
-        collectives=collective_bytes(compiled.as_text()),
         compile_seconds=time.perf_counter() - began,
+        **{
+            **found,
+            "memory": {**found["memory"], "limit": target.chip.memory},
+            "flops": {"analytic": flops, **found["flops"]},
+        },
     )
 
 
@@ -100,21 +126,21 @@ def collective_bytes(text: str) -> dict[str, int]:
     return moved
 
 
-def resident_bytes(plans: Mapping[str, Plan], *, text_on_host: bool) -> int:
-    """Memory of one device while filming: every argument once, and the largest workspace.
-
-    The text encoder's weights count unless it lives on the host.
-    """
-    held: dict[str, int] = {}
-    for plan in plans.values():
-        held.update(plan.argument_bytes)
-    if text_on_host:
-        held.pop("text", None)
-    workspaces = [
-        plan.memory.get("temporaries", 0) + plan.memory.get("outputs", 0) for plan in plans.values()
-    ]
-    code = sum(plan.memory.get("code", 0) for plan in plans.values())
-    return sum(held.values()) + max(workspaces) + code
+def _findings(compiled: Any) -> dict[str, Any]:
+    said, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory = {
+        "arguments": said.argument_size_in_bytes,
+        "temporaries": said.temp_size_in_bytes,
+        "outputs": said.output_size_in_bytes - said.alias_size_in_bytes,
+        "code": said.generated_code_size_in_bytes,
+    }
+    return {
+        "fits": True,
+        "memory": {**memory, "peak": sum(memory.values())},
+        "collectives": collective_bytes(compiled.as_text()),
+        "flops": {"compiler": cost.get("flops")},
+        "bytes_accessed": cost.get("bytes accessed"),
+    }
 
 
 def _device_bytes(tree: Any) -> int:
@@ -132,3 +158,8 @@ def _exhausted(message: str) -> str:
     """The one sentence of the compiler's report that says by how much."""
     line = next((line for line in message.splitlines() if "Used" in line), message)
     return " ".join(line.split())[:300]
+
+
+def _used(problem: str) -> dict[str, int]:
+    said = _USED.search(problem)
+    return {"peak": int(float(said[1]) * _UNITS[said[2]])} if said else {}

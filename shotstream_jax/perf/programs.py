@@ -68,7 +68,7 @@ class FilmSizes:
       rollout: windows and steps.
       compute: format and kernels.
       size: height and width of the film in pixels.
-      chunks: of a shot, for the program that films a whole one.
+      chunks: of a shot.
     """
 
     dit: DiTConfig
@@ -78,6 +78,39 @@ class FilmSizes:
     compute: Compute
     size: tuple[int, int] = (480, 832)
     chunks: int = 7
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a size that does not divide into patches, or shots without chunks."""
+        if self.chunks < 1:
+            raise ValueError(f"A shot of {self.chunks} chunks; a shot has 1 or more.")
+        for pixels, patch in zip(self.size, self.dit.patch, strict=True):
+            unit = self.vae.spatial_stride * patch
+            if pixels < unit or pixels % unit:
+                height, width = self.size
+                raise ValueError(
+                    f"A film of {height}x{width} pixels: {pixels} does not divide into patches of "
+                    f"{unit}; try {max(1, round(pixels / unit)) * unit}."
+                )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a latent frame."""
+        return self.vae.latent_grid(*self.size)
+
+    @property
+    def positions(self) -> int:
+        """Places of a latent frame."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def frame_tokens(self) -> int:
+        """Tokens of a latent frame."""
+        return self.positions // (self.dit.patch[0] * self.dit.patch[1])
+
+    @property
+    def video_frames(self) -> int:
+        """Video frames of a shot that begins with a cut."""
+        return self.vae.video_frames(self.chunks * self.rollout.window.chunk)
 
 
 def film_programs(sizes: FilmSizes, mesh: Mesh) -> dict[str, Program]:
@@ -157,8 +190,7 @@ class _Shapes:
 
     def __init__(self, sizes: FilmSizes, mesh: Mesh):
         self.sizes, self.mesh = sizes, mesh
-        stride = sizes.vae.spatial_stride
-        self.rows, self.cols = sizes.size[0] // stride, sizes.size[1] // stride
+        self.rows, self.cols = sizes.grid
         self.decoding = {"dtype": sizes.compute.dtype, "lowering": "conv3d"}
 
     @functools.cached_property
@@ -181,10 +213,9 @@ class _Shapes:
     @functools.cached_property
     def cache(self) -> ShotCache:
         sizes = self.sizes
-        patches = (self.rows // sizes.dit.patch[0]) * (self.cols // sizes.dit.patch[1])
         shapes = jax.eval_shape(
             lambda text: init_cache(
-                sizes.dit, sizes.rollout.window, text, patches, sizes.compute.dtype
+                sizes.dit, sizes.rollout.window, text, sizes.frame_tokens, sizes.compute.dtype
             ),
             self.caption,
         )
@@ -251,7 +282,7 @@ class _Shapes:
         dit = self.sizes.dit
         shape = (dit.layers, 1, captions, dit.text_tokens, dit.heads, dit.head_dim)
         array = jax.ShapeDtypeStruct(shape, self.sizes.compute.dtype)
-        shapes = jax.tree.map(lambda _: array, _ANY_TEXT_KEYS)
+        shapes = jax.eval_shape(lambda array: TextKeys(key=array, value=array), array)
         return self._placed(shapes, cache_shardings(shapes, self.mesh))
 
     def _weights(self, init: Callable[..., Any], config: Any) -> Any:
@@ -270,6 +301,3 @@ class _Shapes:
             shapes,
             shardings,
         )
-
-
-_ANY_TEXT_KEYS = TextKeys(key=jnp.zeros((1,) * 5), value=jnp.zeros((1,) * 5))

@@ -5,14 +5,19 @@ enforces; peaks are the vendors' published figures, used for projections only.
 """
 
 import dataclasses
+import importlib.util
+import math
 import os
 from collections.abc import Mapping
 
 from jax.experimental import topologies
+from jax.sharding import Mesh
 
-from shotstream_jax.sharding import Device
+from shotstream_jax.sharding import Device, make_mesh
 
 GIB = 1 << 30
+
+_FILM_AXES = ("fsdp", "tensor")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +67,55 @@ def find_target(name: str) -> Target:
     chip = CHIPS.get(name.partition(":")[0])
     if chip is None:
         raise ValueError(f"Target {name!r} is unknown; there are {', '.join(CHIPS)}, as v6e:1x1.")
+    if importlib.util.find_spec("libtpu") is None:
+        raise ValueError(
+            f"Target {name!r} needs the TPU compiler, which is not installed; "
+            "`pip install shotstream-jax[aot]` brings it."
+        )
     _quiet_compiler()
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)
     except Exception as error:
         raise ValueError(
-            f"Target {name!r} cannot be described ({_first_line(error)}); install the compiler "
-            "with `pip install shotstream-jax[aot]`, and name a topology that exists, as v5e:2x2."
+            f"Target {name!r} is not described by the compiler ({_first_line(error)}); name a "
+            "topology that exists, as v5e:2x2, v6e:2x4, v5p:2x2x2 or tpu7x:1x1x1."
         ) from error
     return Target(name=name, chip=chip, devices=tuple(described.devices))
+
+
+def target_mesh(target: Target, heads: int, asked: str = "") -> Mesh:
+    """A mesh to film on, of all devices of a target: as asked, or heads split as far as they go.
+
+    `asked` is `tensor=4` or `fsdp=2,tensor=4`. What heads leave over splits the weights (`fsdp`).
+
+    Raises:
+      ValueError: a mesh that is not understood, or that does not fit the devices or the heads.
+    """
+    sizes = _axis_sizes(asked) if asked else _chosen_sizes(heads, len(target.devices))
+    if heads % sizes.get("tensor", 1):
+        raise ValueError(
+            f"{heads} heads do not split over tensor={sizes['tensor']}; give a number that "
+            f"divides {heads}."
+        )
+    return make_mesh(target.devices, **sizes)
+
+
+def _chosen_sizes(heads: int, devices: int) -> dict[str, int]:
+    tensor = math.gcd(heads, devices)
+    return {"fsdp": devices // tensor, "tensor": tensor}
+
+
+def _axis_sizes(asked: str) -> dict[str, int]:
+    sizes = {}
+    for part in asked.split(","):
+        axis, _, size = part.strip().partition("=")
+        if axis not in _FILM_AXES or not size.isdigit() or int(size) < 1:
+            raise ValueError(
+                f"Mesh {asked!r}: {part.strip()!r} is not understood; a film is one sample, split "
+                f"over {' and '.join(_FILM_AXES)}, as tensor=4 or fsdp=2,tensor=4."
+            )
+        sizes[axis] = int(size)
+    return sizes
 
 
 def _quiet_compiler() -> None:

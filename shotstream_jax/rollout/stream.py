@@ -27,6 +27,7 @@ from shotstream_jax.models.vae_stream import decode_first, decode_next
 from shotstream_jax.rollout.chunk import Context, commit_chunk, denoise_chunk, prepare_shot
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
+from shotstream_jax.rollout.parts import Run, simply_run
 from shotstream_jax.sharding import cache_shardings
 from shotstream_jax.story import (
     FrameRef,
@@ -68,12 +69,13 @@ class FilmedChunk:
 class Camera:
     """Films the shots of one story, one after the other."""
 
-    def __init__(self, networks: Networks, size: tuple[int, int]):
+    def __init__(self, networks: Networks, size: tuple[int, int], *, run: Run = simply_run):
         """Allocate nothing yet.
 
         Args:
           networks: what to film with.
           size: height and width of the film in pixels.
+          run: does each part of the work.
 
         Raises:
           ValueError: a size that does not divide into patches.
@@ -81,6 +83,7 @@ class Camera:
         self.networks = networks
         self.size = size
         self.grid = networks.latent_grid(size)
+        self._run = run
         self._cache: ShotCache | None = None
         self._decoder: DecoderCache | None = None
         self._chunks = 0
@@ -102,7 +105,7 @@ class Camera:
         noise = noise or functools.partial(self._seeded_noise, take=take)
         self._start(plan)
         for chunk in range(plan.chunks):
-            latents = self._denoise(noise(plan, chunk))
+            latents = self._denoise(self._run("noise", noise, plan, chunk))
             yield self._show(plan, chunk, latents)
         self._forget()
 
@@ -135,7 +138,9 @@ class Camera:
             self._chunks, self._unwritten, self._decoder = 0, [], None
             self._rope_shot = plan.rope_shot
             context = self._context(plan)
-            self._cache = _prepare(*self._dit, self._blank_cache(text), context, text, **self._how)
+            blank = self._blank_cache(text)
+            inputs = *self._dit, blank, context, text
+            self._cache = self._run("context pass", _prepare, *inputs, **self._how)
         self._lengths[plan.index] = count_video_frames(
             plan.chunks * rollout.window.chunk,
             plan.transition,
@@ -144,7 +149,8 @@ class Camera:
 
     def _denoise(self, noise: Array) -> Latents:
         where = self._commit(), self._chunks, self._rope_shot
-        return _denoise(*self._dit, *where, noise, rollout=self.networks.rollout, **self._how)
+        how = {"rollout": self.networks.rollout, **self._how}
+        return self._run("denoise", _denoise, *self._dit, *where, noise, **how)
 
     def _commit(self) -> ShotCache:
         """The cache with all finished chunks in it; only what comes after them needs it."""
@@ -152,7 +158,8 @@ class Camera:
         if cache is None:
             raise ValueError("There is no shot that could be continued; begin with a cut.")
         for chunk, latents in self._unwritten:
-            cache = _commit(*self._dit, cache, chunk, self._rope_shot, latents, **self._how)
+            inputs = *self._dit, cache, chunk, self._rope_shot, latents
+            cache = self._run("clean pass", _commit, *inputs, **self._how)
         self._cache, self._unwritten = cache, []
         return cache
 
@@ -165,7 +172,8 @@ class Camera:
         for frame in wanted:
             if shown <= frame < shown + pixels.shape[1]:
                 self._frames[FrameRef(plan.index, frame)] = pixels[0, frame - shown]
-        return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=_to_video(pixels)[0])
+        frames = self._run("to video", _to_video, pixels)[0]
+        return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=frames)
 
     def _shown(self, plan: ShotPlan, chunk: int) -> int:
         """Video frames of the shot that earlier chunks have shown."""
@@ -182,10 +190,10 @@ class Camera:
         for frame in jnp.split(latents, latents.shape[1], axis=1):
             arguments = networks.vae, networks.vae_config, networks.decode_dtype, frame
             if self._decoder is None:
-                pixels, self._decoder = _decode_first(*arguments)
+                pixels, self._decoder = self._run("decode", _decode_first, *arguments)
             else:
                 cache, self._decoder = self._decoder, None
-                pixels, self._decoder = _decode_next(*arguments, cache)
+                pixels, self._decoder = self._run("decode", _decode_next, *arguments, cache)
             parts.append(pixels)
         return jnp.concatenate(parts, axis=1)
 
@@ -222,14 +230,17 @@ class Camera:
                     f"Frame {ref.frame} of shot {ref.shot} is needed and was not filmed by this "
                     "camera; film or remember the shots in order."
                 )
+            vae = self.networks.vae, self.networks.vae_config
             image = self._frames[ref][None, None]
-            self._latents[ref] = _encode_image(self.networks.vae, self.networks.vae_config, image)
+            self._latents[ref] = self._run("context encode", _encode_image, *vae, image)
         return self._latents[ref]
 
     def _text_keys(self, caption: str) -> TextKeys:
         if caption not in self._text:
-            text = self.networks.encode_text([caption])[None]
-            self._text[caption] = _encode_captions(*self._dit, text, **self._how)
+            text = self._run("text", self.networks.encode_text, [caption])[None]
+            inputs = *self._dit, text
+            keys = self._run("caption keys", _encode_captions, *inputs, **self._how)
+            self._text[caption] = keys
         return self._text[caption]
 
     def _blank_cache(self, text: TextKeys) -> ShotCache:
@@ -282,6 +293,15 @@ def stream_story(
     camera = Camera(networks, story.defaults.size)
     for index in range(len(story.shots)):
         yield from camera.film(plan_for(networks, story, index), noise=noise)
+
+
+def one_ahead(pieces: Iterator[FilmedChunk]) -> Iterator[FilmedChunk]:
+    """Ask for the next chunk before the last one is read: the device never waits for its reader."""
+    waiting = next(pieces, None)
+    while waiting is not None:
+        following = next(pieces, None)
+        yield waiting
+        waiting = following
 
 
 def plan_for(networks: Networks, story: Story, index: int) -> ShotPlan:

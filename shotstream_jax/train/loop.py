@@ -89,11 +89,12 @@ class Outcome:
 Watch = Callable[[Progress], None]
 
 
-def _ignore(progress: Progress) -> None:
+def ignore(progress: Progress) -> None:
+    """Do not watch."""
     del progress
 
 
-def train(training: Training, *, existing: Existing = "refuse", watch: Watch = _ignore) -> Outcome:
+def train(training: Training, *, existing: Existing = "refuse", watch: Watch = ignore) -> Outcome:
     """Run a stage to its end, or until SIGTERM, Ctrl-C or divergence.
 
     Raises:
@@ -102,7 +103,7 @@ def train(training: Training, *, existing: Existing = "refuse", watch: Watch = _
       OSError: files that cannot be read or written.
     """
     stage = training.stage()
-    with opened(training, existing) as folder, _stop_signals() as stop:
+    with opened(training, existing) as folder, stop_signals() as stop:
         run = _Run(training, stage, folder, watch)
         try:
             while run.step < training.steps and not stop and run.dump is None:
@@ -268,7 +269,7 @@ class _Clock:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[list[signals.Signals]]:
+def stop_signals() -> Iterator[list[signals.Signals]]:
     """Signals that asked to stop, as they come; a second Ctrl-C is not waited for."""
     received: list[signals.Signals] = []
 

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from shotstream_jax.checkpoints.atomic import replacing
+from shotstream_jax.atomic import replacing
 
 Record = Mapping[str, float]
 

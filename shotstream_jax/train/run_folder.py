@@ -15,10 +15,9 @@ import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
-from typing import IO, Any, Literal
+from typing import IO, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from shotstream_jax.checkpoints.atomic import replacing
-from shotstream_jax.train.stage import Training
+from shotstream_jax.atomic import replacing
 
 FACTS, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
 
@@ -26,8 +25,21 @@ Existing = Literal["refuse", "resume", "overwrite"]
 """What to do about a run that is in the folder already."""
 
 
+@runtime_checkable
+class Settings(Protocol):
+    """Settings of a run: a dataclass with a folder, and the names of what may change."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    MAY_CHANGE: ClassVar[frozenset[str]]
+
+    @property
+    def output(self) -> pathlib.Path:
+        """Folder of the run."""
+        ...
+
+
 @contextlib.contextmanager
-def opened(training: Training, existing: Existing) -> Iterator[pathlib.Path]:
+def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
     """The folder of a run, locked, and empty or holding a run to go on with.
 
     Raises:
@@ -45,14 +57,29 @@ def opened(training: Training, existing: Existing) -> Iterator[pathlib.Path]:
         yield folder
 
 
-def describe(training: Training) -> dict[str, Any]:
+def describe(training: Settings) -> dict[str, Any]:
     """Stage and settings, as JSON has them."""
     settings = dataclasses.asdict(training)
     plain = json.loads(json.dumps(settings, default=str))
     return {"stage": type(training).__name__, "settings": plain}
 
 
-def refuse_other(training: Training, found: Mapping[str, Any]) -> None:
+def stored_facts(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What was noted of the run in a folder; `None` if there is none.
+
+    Raises:
+      ValueError: the note is damaged.
+    """
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); start again with --overwrite.") from error
+
+
+def refuse_other(training: Settings, found: Mapping[str, Any]) -> None:
     """Compare a run with what was noted of the one in its folder.
 
     Raises:

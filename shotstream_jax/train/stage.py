@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from shotstream_jax.typing import Array, Key, PyTree
 Scores = Mapping[str, float]
 
 
+@runtime_checkable
 class Batches(Protocol):
     """Batches without end, from a place that can be noted and returned to."""
 
@@ -89,6 +90,7 @@ class Stage:
       frozen: networks that are only looked at.
       turn: which network a step trains; steps count from 0.
       carry: shapes of what one step hands to the next; zeros at first.
+      batch_shapes: shapes of a batch, where all have the same: to lower programs without data.
       validate: looks at the networks after a step; may leave pictures in the folder, named by the
         step, and returns scores.
       finish: makes what the next stage starts from, in a folder that is not there yet.
@@ -103,6 +105,7 @@ class Stage:
     turn: Callable[[int], str]
     frozen: Mapping[str, Weights] = dataclasses.field(default_factory=dict)
     carry: PyTree[Any] = ()
+    batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
     validate: Callable[[Networks, pathlib.Path, int], Scores] = _never
     finish: Callable[[Networks, pathlib.Path], Scores]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from shotstream_jax.checkpoints.atomic import replacing
+from shotstream_jax.atomic import replacing
 from shotstream_jax.data.sources import WorldFilm, WorldSource
 from shotstream_jax.data.world.attributes import ATTRIBUTES
 from shotstream_jax.data.world.oracle import observe_shot

@@ -1,0 +1,36 @@
+"""The miniature's text-to-video model and its text encoder: single shots from captions.
+
+shotstream train configs/tiny_base.py --resume
+"""
+
+import pathlib
+
+from shotstream_jax.config import TINY
+from shotstream_jax.train.base import BaseTraining
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+
+config = BaseTraining(
+    output=pathlib.Path("runs/tiny/base"),
+    steps=5000,
+    batch=16,
+    dit=TINY.dit,
+    text=TINY.text,
+    rollout=TINY.rollout,
+    clip=ClipShape(frames=6, rows=6, cols=10),
+    compute=ComputeConfig(dtype="float32", remat="none"),
+    latents=pathlib.Path("runs/tiny/latents"),
+    vae=pathlib.Path("runs/tiny/vae/export"),
+    optimizer=OptimizerConfig(
+        learning_rate=2e-3,
+        schedule="cosine",
+        warmup=100,
+        final=0.1,
+        b2=0.98,
+        ema=0.998,
+        weight_decay=0.01,
+    ),
+    log_every=50,
+    validate_every=100_000,
+    save_every=500,
+)

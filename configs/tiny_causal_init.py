@@ -1,0 +1,31 @@
+"""The miniature's causal student learns to end where its teacher's trajectories end.
+
+shotstream train configs/tiny_causal_init.py --resume
+"""
+
+import pathlib
+
+from shotstream_jax.config import TINY
+from shotstream_jax.train.causal_init_training import CausalInitTraining
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+
+config = CausalInitTraining(
+    output=pathlib.Path("runs/tiny/causal_init"),
+    steps=2500,
+    batch=16,
+    dit=TINY.dit,
+    text=TINY.text,
+    rollout=TINY.rollout,
+    clip=ClipShape(frames=6, rows=6, cols=10),
+    compute=ComputeConfig(dtype="float32", remat="none"),
+    teacher=pathlib.Path("runs/tiny/teacher/export"),
+    pairs=pathlib.Path("runs/tiny/ode_pairs"),
+    text_dropout=0.0,
+    optimizer=OptimizerConfig(
+        learning_rate=5e-4, schedule="cosine", warmup=50, final=0.05, b2=0.98, ema=0.998
+    ),
+    log_every=50,
+    validate_every=100_000,
+    save_every=500,
+)

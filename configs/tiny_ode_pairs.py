@@ -1,0 +1,25 @@
+"""Trajectories of the miniature's teacher, for the causal student to begin with.
+
+shotstream train configs/tiny_ode_pairs.py --resume
+"""
+
+import pathlib
+
+from shotstream_jax.config import TINY
+from shotstream_jax.train.ode_pairs import OdePairs
+from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+
+config = OdePairs(
+    output=pathlib.Path("runs/tiny/ode_pairs"),
+    samples=2048,
+    shard=32,
+    seed=2,
+    teacher=pathlib.Path("runs/tiny/teacher/export"),
+    latents=pathlib.Path("runs/tiny/latents"),
+    dit=TINY.dit,
+    text=TINY.text,
+    rollout=TINY.rollout,
+    clip=ClipShape(frames=6, rows=6, cols=10),
+    guidance=3.0,
+    compute=ComputeConfig(dtype="float32", remat="none"),
+)

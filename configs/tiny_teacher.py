@@ -1,0 +1,37 @@
+"""The miniature's teacher: the next shot, from captions and frames of earlier shots.
+
+shotstream train configs/tiny_teacher.py --resume
+"""
+
+import pathlib
+
+from shotstream_jax.config import TINY
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.teacher_training import TeacherTraining
+from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+
+config = TeacherTraining(
+    output=pathlib.Path("runs/tiny/teacher"),
+    steps=8000,
+    batch=16,
+    dit=TINY.dit,
+    text=TINY.text,
+    rollout=TINY.rollout,
+    clip=ClipShape(frames=6, rows=6, cols=10),
+    compute=ComputeConfig(dtype="float32", remat="none"),
+    start=pathlib.Path("runs/tiny/base/export"),
+    latents=pathlib.Path("runs/tiny/latents"),
+    trainable="all",
+    optimizer=OptimizerConfig(
+        learning_rate=1.5e-3,
+        schedule="cosine",
+        warmup=100,
+        final=0.02,
+        b2=0.98,
+        ema=0.999,
+        weight_decay=0.01,
+    ),
+    log_every=50,
+    validate_every=100_000,
+    save_every=500,
+)

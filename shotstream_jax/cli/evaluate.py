@@ -1,0 +1,337 @@
+"""`shotstream eval`: films of unseen stories, judged by a program that knows what they should show.
+
+    shotstream eval --checkpoint runs/tiny/model --stories 200
+    shotstream eval --checkpoint runs/tiny/teacher --role teacher --guidance 3
+    shotstream eval --role autoencoder                    what no film can be better than
+
+With --json, `metrics` holds one number a metric and `intervals` the 95 % interval of each.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import jax
+import rich.box
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from shotstream_jax.atomic import replacing
+from shotstream_jax.cli.options import Dtype, open_named
+from shotstream_jax.data.world.captions import prompts
+from shotstream_jax.data.world.spec import Split
+from shotstream_jax.data.world.stage import Picture
+from shotstream_jax.directing.contact import ContactRow, contact_sheet, save_png
+from shotstream_jax.evaluation.films import (
+    Film,
+    MakeFilms,
+    Script,
+    Shoot,
+    draw_scripts,
+    reconstructed_films,
+    true_films,
+)
+from shotstream_jax.evaluation.passes import Evaluation, Progress, plan_passes, run_passes
+from shotstream_jax.evaluation.scores import Metric, PassName
+from shotstream_jax.evaluation.student import student_films
+from shotstream_jax.evaluation.teacher import BATCH, teacher_films
+from shotstream_jax.model import Model
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.teacher import SampleConfig
+
+METRICS, CONTACT = "metrics.json", "contact.png"
+
+Role = Literal["student", "teacher", "autoencoder", "true"]
+
+_OF_THE_TEACHER = ("steps", "guidance", "negative", "batch")
+_SHOWN_FILMS = 3
+_LINES = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is judged, and by which stories.
+
+    Attributes:
+      checkpoint: checkpoint folder; without it the preset is used.
+      preset: a model that comes with the package.
+      role: what the transformer is: the causal student in few steps, or the bidirectional teacher
+        in many; or films that nobody made: true ones, and those sent through the autoencoder.
+      stories: how many.
+      shots: shots of a story; several numbers take turns.
+      seed: where the stories are drawn from; the same seed, the same films.
+      split: whose stories; no split shares one with another.
+      given: true first shots after which carry-over is measured; 0 measures it on the model's own
+        films, and saves filming once.
+      no_context: film every shot as a first one, and compare with nothing.
+      size: height and width in pixels; the miniature was trained on 48 80.
+      video_frames: length of a shot; the miniature was trained on 21.
+      steps: of the teacher, 50 if not said.
+      guidance: of the teacher, 6 if not said; 1 is none.
+      negative: prompt that the teacher is guided away from; if not said, a caption of zeros.
+      batch: stories that the teacher films together, 8 if not said.
+      dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
+      devices: devices to split the heads over; by default as many as divide them.
+      output: folder for metrics.json and a contact sheet; older ones are replaced.
+      json: print metrics.json: `metrics`, a number each; `intervals`, [low, high] each, 95 %
+        bootstrap over stories; and what was measured, with which weights.
+    """
+
+    checkpoint: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    preset: Literal["tiny"] = "tiny"
+    role: Role = "student"
+    stories: Annotated[int, tyro.conf.arg(metavar="N")] = 200
+    shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (3, 4, 5)
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    split: Split = "test"
+    given: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    no_context: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="HEIGHT WIDTH")] = (48, 80)
+    video_frames: Annotated[int, tyro.conf.arg(metavar="N")] = 21
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    negative: Annotated[str | None, tyro.conf.arg(metavar="PROMPT")] = None
+    batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    dtype: Dtype = "auto"
+    devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
+    """Judge a model by films of stories that it has not seen.
+
+    Stories are filmed three times. The first films are the model's own, for all metrics but one.
+    Carry-over, of what no caption tells, is that of films after true first shots (--given): a model
+    that always makes the same choice keeps it without any memory. These films are made again with
+    no context, to compare. Means have 95 % intervals, by drawing the stories anew.
+
+    Args:
+      args: what is judged, and by which stories.
+
+    Raises:
+      ValueError: stories, sizes or options that will not do.
+      OSError: no such model, or a folder that cannot be written.
+    """
+    began = time.perf_counter()
+    scripts = draw_scripts(args.stories, args.shots, seed=args.seed, split=args.split)
+    shoot = Shoot(
+        picture=Picture(height=args.size[0], width=args.size[1]),
+        video_frames=args.video_frames,
+        context=not args.no_context,
+    )
+    _refuse_idle_options(args)
+    if args.output is not None:
+        args.output.mkdir(parents=True, exist_ok=True)
+    model = open_named(args.checkpoint or args.preset, args.dtype, args.devices)
+    console = Console(stderr=True)
+    console.print(Text(_summary(args, model)), soft_wrap=True)
+    passes: dict[PassName, Shoot] = {"own": shoot}
+    if args.role in ("student", "teacher"):
+        passes = plan_passes(shoot, args.given)
+    with _Display(console) as display:
+        found = run_passes(_maker(args, model.networks), passes, scripts, watch=display.watch)
+    document = _document(args, model, passes, found, time.perf_counter() - began)
+    if args.output is not None:
+        _write(args, model, document, list(zip(scripts, display.films, strict=False)))
+    if args.json:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        Console().print(_table(found.metrics))
+
+
+def _refuse_idle_options(args: Evaluate) -> None:
+    for name in _OF_THE_TEACHER:
+        if getattr(args, name) is not None and args.role != "teacher":
+            raise ValueError(
+                f"--{name} is for the teacher and the role is {args.role}; add --role teacher, "
+                "or leave it out."
+            )
+
+
+def _maker(args: Evaluate, networks: Networks) -> Callable[[Shoot], MakeFilms]:
+    match args.role:
+        case "student":
+            return functools.partial(student_films, networks)
+        case "autoencoder":
+            return functools.partial(reconstructed_films, networks)
+        case "true":
+            return true_films
+        case "teacher":
+            said = {"steps": args.steps, "guidance": args.guidance}
+            sample = SampleConfig(
+                shift=networks.rollout.shift,
+                **{name: value for name, value in said.items() if value is not None},
+            )
+            return functools.partial(
+                teacher_films,
+                networks,
+                sample=sample,
+                negative=args.negative,
+                batch=BATCH if args.batch is None else args.batch,
+            )
+
+
+def _summary(args: Evaluate, model: Model) -> str:
+    shots = "-".join(map(str, sorted({min(args.shots), max(args.shots)})))
+    height, width = args.size
+    return (
+        f"{args.stories} {args.split} stories of {shots} shots, {height} x {width}; "
+        f"{args.role} of {model.name} ({model.weights} weights)."
+    )
+
+
+def _document(
+    args: Evaluate,
+    model: Model,
+    passes: Mapping[PassName, Shoot],
+    found: Evaluation,
+    seconds: float,
+) -> dict[str, Any]:
+    """Everything that was measured, and what it takes to measure it again."""
+    return {
+        "metrics": {name: metric.value for name, metric in found.metrics.items()},
+        "intervals": {name: [metric.low, metric.high] for name, metric in found.metrics.items()},
+        "role": args.role,
+        "model": model.name,
+        "weights": model.weights,
+        "digest": model.digest,
+        "stories": args.stories,
+        "shots": list(args.shots),
+        "seed": args.seed,
+        "split": args.split,
+        "passes": {
+            name: {"given": shoot.given, "context": shoot.context} for name, shoot in passes.items()
+        },
+        "size": list(args.size),
+        "video_frames": args.video_frames,
+        "command": command_line(args),
+        "seconds": round(seconds, 3),
+        "frames_per_second": round(found.frames / found.seconds, 3),
+        "device": jax.devices()[0].device_kind,
+        "shotstream_jax": importlib.metadata.version("shotstream-jax"),
+    }
+
+
+def command_line(args: Evaluate) -> str:
+    """The command with these options; those that have their default value are left out."""
+    words = ["shotstream", "eval"]
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if value == field.default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if not isinstance(value, bool):
+            words += map(str, value if isinstance(value, tuple) else [value])
+    return shlex.join(words)
+
+
+def _write(
+    args: Evaluate,
+    model: Model,
+    document: Mapping[str, Any],
+    films: Sequence[tuple[Script, Film]],
+) -> None:
+    folder = args.output or pathlib.Path()
+    with replacing(folder / METRICS) as partial:
+        partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    badge = "random weights" if model.weights == "random" else ""
+    title = f"{args.role} of {model.name}"
+    save_png(contact_sheet(list(_contact_rows(films)), title=title, badge=badge), folder / CONTACT)
+
+
+def _contact_rows(films: Sequence[tuple[Script, Film]]) -> Iterator[ContactRow]:
+    for story, (script, film) in enumerate(films, 1):
+        for shot, (caption, frames) in enumerate(zip(prompts(script.spec), film, strict=True), 1):
+            label = f"story {story}, shot {shot}"
+            yield ContactRow(label=label, caption=caption, seed=script.seed, frames=frames)
+
+
+_ROWS = {
+    "prompt_accuracy": "prompt accuracy",
+    "carry_over": "carry-over",
+    "carry_over_own": "carry-over, own films",
+    "carry_over_no_context": "carry-over, no context",
+    "carry_over_chance": "carry-over, chance",
+    "identity": "identity",
+    "cut_accuracy": "cut accuracy",
+    "motion": "motion",
+    "flicker": "flicker",
+    "drift": "drift",
+    "oracle_accuracy": "oracle accuracy",
+}
+"""Metrics that a person is shown, and what they are called."""
+
+_WITH_PARTS = ("prompt_accuracy", "carry_over")
+_ORACLES = {"cut_accuracy": "oracle_accuracy/cuts"}
+
+
+def _table(metrics: Mapping[str, Metric]) -> Table:
+    """Metrics and their parts, and beside them how the oracle fares on true films."""
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("metric", no_wrap=True)
+    for name in ("value", "95 % interval", "oracle on true films"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for metric, label in _ROWS.items():
+        if metric not in metrics:
+            continue
+        table.add_row(label, *_cells(metrics, metric, _ORACLES.get(metric)))
+        parts = [name for name in metrics if name.startswith(f"{metric}/")]
+        for part in parts if metric in _WITH_PARTS else ():
+            name = part.removeprefix(f"{metric}/")
+            cells = _cells(metrics, part, f"oracle_accuracy/{name}")
+            table.add_row(f"  {name.replace('_', ' ')}", *cells)
+    return table
+
+
+def _cells(metrics: Mapping[str, Metric], name: str, oracle: str | None) -> tuple[str, str, str]:
+    metric, known = metrics[name], metrics.get(oracle or "")
+    interval = f"{metric.low:.3f} to {metric.high:.3f}" if metric.low < metric.high else ""
+    return f"{metric.value:.3f}", interval, f"{known.value:.3f}" if known else ""
+
+
+class _Display:
+    """A bar in a terminal, lines elsewhere; and the first films, to be shown when all is over."""
+
+    def __init__(self, console: Console) -> None:
+        self.films: list[Film] = []
+        self._console = console
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("oracle", total=None)
+
+    def __enter__(self) -> "_Display":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def watch(self, progress: Progress) -> None:
+        """Show that a film was scored."""
+        if progress.part == "own" and progress.film and len(self.films) < _SHOWN_FILMS:
+            self.films.append(progress.film)
+        part = progress.part.replace("_", " ")
+        self._bar.update(
+            self._task, description=part, completed=progress.done, total=progress.total
+        )
+        if not self._console.is_terminal and progress.done % -(-progress.total // _LINES) == 0:
+            self._console.print(f"{progress.done}/{progress.total} films scored ({part}).")

@@ -1,0 +1,260 @@
+"""`shotstream plan`: compile what films for a TPU that is not here, and say whether it fits.
+
+    shotstream plan --preset wan-1.3b --target v6e:1x1             the whole film, resident at once
+    shotstream plan --program chunk --target v5e:2x2 --json        one program
+    shotstream plan --table docs/plans                             shipped presets on usual targets
+
+Memory is what the compiler says; times and rates are projections, and are called so.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+from typing import Annotated, Any, Literal
+
+import rich.box
+import tyro
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from shotstream_jax.atomic import replacing
+from shotstream_jax.config import PRESETS
+from shotstream_jax.perf.film_plan import plan_film, project_program
+from shotstream_jax.perf.part_cost import program_flops
+from shotstream_jax.perf.plan import film_compute, plan_program
+from shotstream_jax.perf.programs import FilmSizes, film_programs
+from shotstream_jax.perf.targets import find_target, target_mesh
+
+TABLE = (
+    ("wan-1.3b", "v5e:1x1"),
+    ("wan-1.3b", "v5e:2x2"),
+    ("wan-1.3b", "v6e:1x1"),
+    ("wan-1.3b", "v5p:1x1x1"),
+    ("wan-1.3b", "tpu7x:1x1x1"),
+    ("wan-14b", "v5p:2x2x2"),
+)
+"""What `--table` plans: presets and targets."""
+
+TABLE_FILE = "plans.md"
+_SIZE = re.compile(r"(\d+)x(\d+)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What to compile, and for which chips.
+
+    Attributes:
+      preset: sizes of the networks.
+      program: one program; `all` of them; or `film`, everything that films on the chip at once.
+      target: chip and topology, as v6e:1x1, v5e:2x2, v5p:2x2x2 or tpu7x:1x1x1.
+      mesh: how to split, as tensor=4 or fsdp=2,tensor=4; by default heads as far as they go.
+      size: height and width of the film.
+      chunks: of a shot; by default as many as the network looks back over.
+      share_of_peak: what projections assume, of the chip's peak.
+      table: plan the shipped presets on usual targets into a folder: a JSON file each, which is
+        kept when it is there, and a table of all.
+      json: print one JSON object.
+    """
+
+    preset: Literal["tiny", "wan-1.3b", "wan-14b"] = "wan-1.3b"
+    program: Literal[
+        "film",
+        "all",
+        "chunk",
+        "commit",
+        "context",
+        "shot",
+        "decode-first",
+        "decode",
+        "encode",
+        "text",
+    ] = "film"
+    target: Annotated[str, tyro.conf.arg(metavar="CHIP:TOPOLOGY")] = "v6e:1x1"
+    mesh: Annotated[str, tyro.conf.arg(metavar="AXIS=N,...")] = ""
+    size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "480x832"
+    chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    share_of_peak: float = 0.4
+    table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:
+    """Compile the programs that film for a TPU that is not here: do they fit, how long would it be?
+
+    Args:
+      args: what to compile, and for which chips.
+
+    Returns:
+      Exit status: 0 if all of it fits, 1 if not.
+
+    Raises:
+      ValueError: a target, mesh, size or share that will not do.
+      OSError: a table that cannot be written.
+    """
+    console = Console(stderr=True, quiet=args.json)
+    if args.table is not None:
+        return _make_table(args, args.table, console)
+    found = make_plan(args)
+    if args.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        Console().print(_rendered(found))
+    return 0 if found["fits"] else 1
+
+
+def make_plan(args: PlanOptions) -> dict[str, Any]:
+    """A plan as JSON has it; sizes in bytes of one device, times in seconds."""
+    config, target = PRESETS[args.preset], find_target(args.target)
+    mesh = target_mesh(target, config.dit.heads, args.mesh)
+    window = config.rollout.window
+    sizes = FilmSizes(
+        dit=config.dit,
+        vae=config.vae,
+        text=config.text,
+        rollout=config.rollout,
+        compute=film_compute(config.dit, mesh),
+        size=parse_size(args.size),
+        chunks=window.local // window.chunk if args.chunks is None else args.chunks,
+    )
+    about = {
+        "preset": args.preset,
+        "program": args.program,
+        "size": list(sizes.size),
+        "chunks": sizes.chunks,
+        "dtype": "bfloat16",
+        "attention": sizes.compute.attention,
+        "share_of_peak": args.share_of_peak,
+    }
+    share = args.share_of_peak
+    if args.program == "film":
+        return {**about, **dataclasses.asdict(plan_film(sizes, target, mesh, share_of_peak=share))}
+    programs, flops = film_programs(sizes, mesh), program_flops(sizes)
+    plans = {}
+    for name in programs if args.program == "all" else [args.program]:
+        found = plan_program(programs[name], target, mesh, flops[name])
+        projection = project_program(found, sizes, target, devices=mesh.size, share_of_peak=share)
+        plans[name] = {**dataclasses.asdict(found), "projection": dataclasses.asdict(projection)}
+    if args.program != "all":
+        return {**about, **plans[args.program]}
+    return {
+        **about,
+        "target": target.name,
+        "mesh": next(iter(plans.values()))["mesh"],
+        "fits": all(found["fits"] for found in plans.values()),
+        "programs": plans,
+    }
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from `480x832`.
+
+    Raises:
+      ValueError: anything else.
+    """
+    sides = _SIZE.fullmatch(text)
+    if sides is None:
+        raise ValueError(f"Size {text!r} is not understood; give height x width, as 480x832.")
+    return int(sides[1]), int(sides[2])
+
+
+def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> int:
+    rows = []
+    for preset, target in TABLE:
+        path = folder / f"{preset}_{target.replace(':', '-')}.json"
+        if not path.exists():
+            console.print(f"{preset} on {target} ...")
+            found = make_plan(
+                dataclasses.replace(args, preset=preset, target=target, program="film", mesh="")
+            )
+            with replacing(path) as partial:
+                partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        row = json.loads(path.read_text(encoding="utf-8"))
+        if row["share_of_peak"] != args.share_of_peak:
+            raise ValueError(
+                f"{path} assumes {row['share_of_peak']:.0%} of peak, not {args.share_of_peak:.0%}; "
+                "remove it or give another folder."
+            )
+        rows.append(row)
+    with replacing(folder / TABLE_FILE) as partial:
+        partial.write_text(markdown(rows, args.share_of_peak), encoding="utf-8")
+    console.print(f"{folder / TABLE_FILE} is ready.", soft_wrap=True)
+    return 0
+
+
+def markdown(rows: list[dict[str, Any]], share_of_peak: float) -> str:
+    """A table of film plans; memory in GiB of one device."""
+    heading = (
+        *("preset", "target", "split", "fits", "weights, caches", "workspace", "code", "together"),
+        *("limit", f"projected FPS at {share_of_peak:.0%} of peak"),
+    )
+    lines = [heading, ("---",) * len(heading), *(_cells(row) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    memory = row["memory"]
+    workspace = memory["temporaries"] + memory["outputs"]
+    known = row["fits"] or all(found["fits"] for found in row["programs"].values())
+    return (
+        row["preset"],
+        row["target"],
+        _split(row["mesh"]),
+        "yes" if row["fits"] else "no",
+        _gib(memory["arguments"]),
+        *((_gib(workspace), _gib(memory["code"])) if known else ("-", "-")),
+        _gib(memory["peak"]) if known else f"> {_gib(memory['peak'])}",
+        _gib(memory["limit"]),
+        f"{row['projection']['frames_per_second']:.1f}" if row["fits"] else "-",
+    )
+
+
+def _rendered(found: dict[str, Any]) -> Group:
+    height, width = found["size"]
+    programs = found.get("programs", {found["program"]: found})
+    limit = next(iter(programs.values()))["memory"]["limit"]
+    table = Table(
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        title=f"{found['preset']} on {found['target']}, {_split(found['mesh'])}; "
+        f"{height} x {width}, {found['dtype']}, {found['attention']} attention",
+        caption=f"GiB of a device, which has {_gib(limit)}, as the compiler says; "
+        "seconds and fps are projections, not measurements.",
+    )
+    table.add_column("program", no_wrap=True)
+    for name in ("fits", "arguments", "workspace", "peak", "TFLOP", "seconds", "fps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, row in programs.items():
+        _add_row(table, name, row)
+    if found["program"] == "film":
+        _add_row(table, "film", {**found, "flops": {"analytic": found["flops"]}})
+    problems = (row.get("problem") for row in programs.values())
+    return Group(table, *(Text(problem, "red") for problem in problems if problem))
+
+
+def _add_row(table: Table, name: str, row: dict[str, Any]) -> None:
+    memory, projection = row["memory"], row.get("projection", {})
+    workspace = memory["temporaries"] + memory["outputs"] if "temporaries" in memory else None
+    sizes = (memory["arguments"], workspace, memory.get("peak"))
+    table.add_row(
+        name,
+        Text("yes" if row["fits"] else "no", "" if row["fits"] else "red"),
+        *("-" if size is None else _gib(size) for size in sizes),
+        f"{row['flops']['analytic'] / 1e12:.2f}",
+        _number(projection.get("seconds"), ".3f"),
+        _number(projection.get("frames_per_second"), ".1f"),
+    )
+
+
+def _split(mesh: dict[str, int]) -> str:
+    return ", ".join(f"{axis}={size}" for axis, size in mesh.items()) or "one device"
+
+
+def _gib(size: int) -> str:
+    return f"{size / (1 << 30):.2f}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

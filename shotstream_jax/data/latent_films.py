@@ -1,0 +1,100 @@
+"""Films as their latents, encoded once: what every stage after the autoencoder trains on.
+
+A shot is stored twice. As a clip, encoded whole, it is what a network learns to make. Those of its
+frames that a later shot may ask for are stored as references too, each encoded as a picture by
+itself, which is how a network is shown what came before.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from shotstream_jax.data.shards import ShardReader
+from shotstream_jax.story import CONTEXT_BUDGET, FrameRef, context_candidates
+
+KIND = "latent_films"
+
+ShotLatents = Float[np.ndarray, "frame row col chan"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentFilm:
+    """A film without pixels.
+
+    Attributes:
+      captions: what the text encoder reads for each shot.
+      clips: every shot, encoded whole.
+      references: frames of every shot, encoded one by one.
+      reference_frames: which video frames these are, in every shot.
+      video_frames: of every shot.
+    """
+
+    captions: tuple[str, ...]
+    clips: Float[np.ndarray, "shot frame row col chan"]
+    references: Float[np.ndarray, "shot reference row col chan"]
+    reference_frames: tuple[int, ...]
+    video_frames: int
+
+    @property
+    def shot_lengths(self) -> tuple[int, ...]:
+        """Video frames of each shot."""
+        return (self.video_frames,) * len(self.captions)
+
+    def context(self, refs: Sequence[FrameRef]) -> ShotLatents:
+        """The frames named, one latent frame each.
+
+        Raises:
+          ValueError: a frame that was not encoded.
+        """
+        for ref in refs:
+            if ref.frame not in self.reference_frames:
+                raise ValueError(
+                    f"Frame {ref.frame} of shot {ref.shot} was not encoded, only frames "
+                    f"{self.reference_frames}; make the latents again for this context."
+                )
+        places = [self.reference_frames.index(ref.frame) for ref in refs]
+        return self.references[[ref.shot for ref in refs], places]
+
+
+class LatentFilms:
+    """The films of a folder of latents, by number."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        """Raises: ValueError: no folder of latents, or one that is not complete."""
+        self._reader = ShardReader(folder)
+        self.facts: Mapping[str, Any] = self._reader.facts
+        if self.facts.get("kind") != KIND:
+            raise ValueError(
+                f"{folder} holds {self.facts.get('kind')!r} and {KIND!r} are needed; give the "
+                "output of a config such as configs/tiny_latents.py."
+            )
+
+    def __len__(self) -> int:
+        """How many films there are."""
+        return len(self._reader)
+
+    def __getitem__(self, index: int) -> LatentFilm:
+        """Read one film."""
+        fields = self._reader[index]
+        return LatentFilm(
+            captions=tuple(str(caption) for caption in fields["captions"]),
+            clips=fields["clips"].astype(np.float32),
+            references=fields["references"].astype(np.float32),
+            reference_frames=tuple(self.facts["reference_frames"]),
+            video_frames=self.facts["video_frames"],
+        )
+
+    @property
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """Frames, rows, columns and channels of every clip."""
+        frames, rows, cols, chan = self.facts["clip"]
+        return frames, rows, cols, chan
+
+
+def reference_frames(video_frames: int, budget: int = CONTEXT_BUDGET) -> tuple[int, ...]:
+    """Frames of a shot of `video_frames` that any later shot of its film may ask for."""
+    return context_candidates(video_frames, 1, budget)

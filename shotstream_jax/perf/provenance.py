@@ -1,0 +1,71 @@
+"""Where a number comes from: machine, versions, commit, command; every result carries it."""
+
+import datetime as dt
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+_FLAGS = (
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "JAX_PLATFORMS",
+    "LIBTPU_INIT_ARGS",
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_ALLOCATOR",
+    "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+)
+"""Variables that change how programs are compiled and memory is held."""
+
+
+def provenance(command: Sequence[str]) -> dict[str, Any]:
+    """What a result has to say of how it came about, apart from its settings."""
+    devices = jax.devices()
+    return {
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "platform": devices[0].platform,
+        "runtime": devices[0].client.platform_version.strip(),
+        "host": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "versions": {
+            "shotstream-jax": _version("shotstream-jax"),
+            "jax": jax.__version__,
+            "jaxlib": _version("jaxlib"),
+            "python": platform.python_version(),
+        },
+        "commit": commit(),
+        "command": list(command),
+        "flags": {name: os.environ[name] for name in _FLAGS if name in os.environ},
+        "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def commit(file: pathlib.Path = pathlib.Path(__file__)) -> str | None:
+    """The commit of the checkout that a file belongs to, with a plus if anything differs from it.
+
+    None of a file that no checkout knows, as that of an installed package.
+    """
+    try:
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        found = _git(file.parent, "rev-parse", "HEAD")
+        changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found + ("+" if changed else "")
+
+
+def _git(folder: pathlib.Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

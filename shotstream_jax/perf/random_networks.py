@@ -1,0 +1,74 @@
+"""Networks of any size with random weights, made where they are used: speed needs no others.
+
+Weights are drawn on the device in the format they are used in; the host never holds them.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from shotstream_jax.data.encode import text_encoder_fn
+from shotstream_jax.data.tokenizer import word_tokenizer
+from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.text_encoder import init_text_encoder
+from shotstream_jax.models.vae import init_vae
+from shotstream_jax.perf.programs import FilmSizes
+from shotstream_jax.rollout.networks import EncodeText, Networks
+from shotstream_jax.sharding import replicated, shardings_for
+from shotstream_jax.typing import Params
+
+
+def random_networks(
+    sizes: FilmSizes, mesh: Mesh, *, seed: int = 0, text_on_host: bool = False
+) -> Networks:
+    """Networks ready to film, placed as those with real weights are.
+
+    `text_on_host` keeps the text encoder in host memory and runs it there.
+    """
+    dit_key, vae_key, text_key = jax.random.split(jax.random.key(seed), 3)
+    dtype = sizes.compute.dtype
+    text_where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0]) if text_on_host else mesh
+    text = _draw(init_text_encoder, text_key, sizes.text, dtype, text_where)
+    return Networks(
+        dit=_draw(init_dit, dit_key, sizes.dit, dtype, mesh),
+        dit_config=sizes.dit,
+        vae=_draw(init_vae, vae_key, sizes.vae, jnp.float32, replicated(mesh)),
+        vae_config=sizes.vae,
+        encode_text=_encoder(text, sizes, mesh),
+        rollout=sizes.rollout,
+        compute=sizes.compute,
+        decode_dtype=dtype,
+        mesh=mesh,
+    )
+
+
+def _encoder(text: Params, sizes: FilmSizes, mesh: Mesh) -> EncodeText:
+    """Captions through a stand-in tokenizer: what an id means plays no part in its cost."""
+    length = sizes.dit.text_tokens
+    encode = text_encoder_fn(
+        text,
+        sizes.text,
+        word_tokenizer(VOCABULARY, length),
+        text_tokens=length,
+        dtype=sizes.compute.dtype,
+    )
+    return lambda captions: jax.device_put(encode(captions), replicated(mesh))
+
+
+def _draw(init: Callable[..., Params], key: Any, config: Any, dtype: Any, where: Any) -> Params:
+    draw = functools.partial(_cast, init, config, dtype)
+    shapes = jax.eval_shape(draw, key)
+    if isinstance(where, Mesh):
+        shardings = shardings_for(shapes, where)
+    else:
+        key, shardings = jax.device_put(key, where), jax.tree.map(lambda _: where, shapes)
+    return jax.jit(draw, out_shardings=shardings)(key)
+
+
+def _cast(init: Callable[..., Params], config: Any, dtype: Any, key: Any) -> Params:
+    return jax.tree.map(lambda x: x.astype(dtype), init(key, config))

@@ -1,0 +1,129 @@
+"""Stage 0c, the miniature's text-to-video base: single shots from their captions.
+
+It stands for the released text-to-video model that a full-size teacher starts from, and learns its
+text encoder along the way. There are no context frames and no shot numbers yet. Some samples go
+without their caption (zeros), which is what guidance will compare with.
+
+Source: Wan (arXiv 2503.20314), section 4.2, at one resolution.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from shotstream_jax.checkpoints.manager import TOKENIZER, load_network, save_checkpoint
+from shotstream_jax.data.latent_films import LatentFilms
+from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
+from shotstream_jax.data.tokenizer import Tokenizer, word_tokenizer
+from shotstream_jax.data.transforms import OneShot
+from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.train.conditioning import draw_dropout, drop
+from shotstream_jax.train.flow_matching import draw_flow
+from shotstream_jax.train.material import one_shot, split_chance
+from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.stage import Batches, Scores, Stage, random_weights
+from shotstream_jax.train.teacher import teacher_loss
+from shotstream_jax.train.transformer import TransformerTraining, check_clip
+from shotstream_jax.train.weights import model_document, stored_config, training_facts
+from shotstream_jax.typing import Array, Float, Key, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseTraining(TransformerTraining):
+    """Training of a text-to-video transformer and its text encoder, both from scratch.
+
+    Attributes:
+      latents: folder of encoded films.
+      vae: checkpoint with the autoencoder that encoded them.
+      optimizer: how both networks move.
+      text_dropout: share of samples that go without their caption.
+    """
+
+    latents: pathlib.Path
+    vae: pathlib.Path
+    optimizer: OptimizerConfig
+    text_dropout: float = 0.1
+
+    STAGE: ClassVar = "base"
+
+    def stage(self) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together.
+        """
+        objective = Objective(loss=self._loss, optimizer=self.optimizer, accumulate=self.accumulate)
+        init = functools.partial(init_base, dit=self.dit, text=self.text)
+        return Stage(
+            objectives={"base": objective},
+            weights={"base": random_weights(init, self.seed)},
+            batches=self._batches,
+            batch_shapes={"target": self.latents_shape(), **self.caption_shapes(1)},
+            turn=lambda step: "base",
+            finish=self._finish,
+        )
+
+    def _batches(self) -> Batches:
+        films = LatentFilms(self.latents)
+        check_clip(films.facts, self.latent_shape, self.latents)
+        return self.loader(films, OneShot(self._tokenizer().tokenize))
+
+    def _tokenizer(self) -> Tokenizer:
+        return word_tokenizer(VOCABULARY, self.dit.text_tokens)
+
+    def _loss(
+        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+    ) -> tuple[Float[Array, ""], Report]:
+        del networks, carry
+        clip = one_shot(batch, self.read(params["text"], batch))
+        dropout_keys, flow_keys = split_chance(chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
+        schedule = FlowSchedule(shift=self.rollout.shift)
+        loss, errors = teacher_loss(
+            params["dit"],
+            self.dit,
+            dataclasses.replace(clip, given=drop(clip.given, dropout)),
+            draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
+            schedule=schedule,
+            compute=self.compute.compute(),
+        )
+        return loss, Report(metrics={"error": errors.mean()})
+
+    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+        """Export the model, the autoencoder with it."""
+        vae = stored_config(self.vae, "vae", VAEConfig)
+        sizes = {"dit": self.dit, "text": self.text, "vae": vae}
+        document = model_document(
+            {name: dataclasses.asdict(config) for name, config in sizes.items()},
+            rollout=self.rollout,
+            training=training_facts(self.STAGE, self.steps, self.seed),
+        )
+        beside = folder.with_name(TOKENIZER)
+        self._tokenizer().save(beside)
+        networks = {**networks["base"], "vae": load_network(self.vae, "vae")}
+        save_checkpoint(folder, networks, document, beside / TOKENIZER_FILE)
+        return {}
+
+
+def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -> Params:
+    """Random networks whose blocks begin nearly as the identity, whatever the timestep.
+
+    The projection of time starts at zero, which leaves gates that are small random numbers; so does
+    the head: the first prediction is zero, the mean of what is to be predicted.
+    """
+    dit_key, text_key = jax.random.split(key)
+    params = init_dit(dit_key, dit)
+    silent = {
+        name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("time_projection", "head")
+    }
+    return {"dit": {**params, **silent}, "text": init_text_encoder(text_key, text)}

@@ -1,0 +1,263 @@
+"""Stage 4 as a run: distribution matching from shot to shot, on the generator's own history.
+
+One step is one shot; all samples of a batch are at the same shot of their stories:
+
+    step      0      1      2      3      4      5      6
+    shot      0      1      2      3      4    | 0      1     of the next stories
+    trains    G      C      C      C      C      C      G
+
+What later shots may be shown of a shot is handed from step to step: its finished latents, decoded
+to pixels, the frames that any later shot asks for, encoded one by one. Since the generator's turns
+and the shots go round together, their periods must have no common divisor, or some shots would
+never train it.
+
+Source: public ShotStream repository, trainer/distillation_frameconcat_streaming.py.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.data.latent_films import LatentFilms, reference_frames
+from shotstream_jax.data.transforms import Captions, Sample
+from shotstream_jax.models.lora import init_lora, merge
+from shotstream_jax.models.vae import decode, encode_images
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.story import ContextPolicy, context_frames
+from shotstream_jax.train.conditioning import Conditioning, draw_dropout, drop
+from shotstream_jax.train.dmd_training import DistillationTraining
+from shotstream_jax.train.material import shot_conditioning, split_chance
+from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.self_forcing import Take
+from shotstream_jax.train.stage import Batches, Scores, Stage, Weights, random_weights
+from shotstream_jax.train.weights import network_weights, stored_config
+from shotstream_jax.typing import Array, Float, Index, Key, Params
+
+References = Float[Array, "batch shot reference row col chan"]
+"""Of every shot of a story, the frames that later shots may be shown."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Adapters in place of full training.
+
+    Attributes:
+      rank: of their factors.
+      alpha: their change is scaled by alpha / rank.
+    """
+
+    rank: int = 256
+    alpha: float = 256.0
+
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied with."""
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InterShotTraining(DistillationTraining):
+    """Distribution matching of whole stories, shot by shot, on own history.
+
+    Attributes:
+      latents: folder of encoded films, of which only the captions are read.
+      vae: sizes of the autoencoder; `None` takes them from the generator's checkpoint.
+      adapter: adapters that learn instead of both networks; `None` trains them whole.
+      policy: which earlier shots are seen when there are more than context frames.
+    """
+
+    latents: pathlib.Path
+    vae: VAEConfig | None = None
+    adapter: LoRAConfig | None = LoRAConfig()
+    policy: ContextPolicy = "anchor"
+    commits: Literal["exit", "finished"] = "finished"
+    context_dropout: float = 0.0
+
+    STAGE: ClassVar = "dmd_inter"
+
+    def stage(self) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together, or turns that leave shots out.
+          FileNotFoundError: no checkpoint to take the autoencoder's sizes from.
+        """
+        if math.gcd(self.ratio, self.captions) != 1:
+            raise ValueError(
+                f"A generator step every {self.ratio} and stories of {self.captions} shots have a "
+                "common divisor: some shots would never train it; change ratio or captions."
+            )
+        vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
+        story = _Story(self, vae)
+        objectives = {
+            "generator": Objective(
+                loss=story.generator, optimizer=self.optimizer, accumulate=self.accumulate
+            ),
+            "fake_score": Objective(
+                loss=story.critic, optimizer=self.critic_optimizer, accumulate=self.accumulate
+            ),
+        }
+        whole = {
+            "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
+            **self.scores_start(),
+        }
+        frozen = {**self.looked_at(), "vae": network_weights(self.generator, "vae", vae)}
+        weights = whole
+        if self.adapter is not None:
+            weights = {name: self._adapters(part) for name, part in whole.items()}
+            frozen |= {f"{name}_base": part for name, part in whole.items()}
+        return Stage(
+            objectives=objectives,
+            weights=weights,
+            frozen=frozen,
+            batches=self._batches,
+            batch_shapes={
+                "shot": self.number_shape(),
+                **self.caption_shapes(),
+                **self.negative_shapes(),
+            },
+            carry=self.latents_shape(self.captions, frames=len(story.frames)),
+            turn=self.turn,
+            finish=self._finish,
+        )
+
+    def whole(self, networks: Networks, name: str) -> Params:
+        """A network that learns, its adapters merged into what they adapt."""
+        if self.adapter is None:
+            return networks[name]
+        base = jax.lax.stop_gradient(networks[f"{name}_base"])
+        return merge(base, networks[name], self.adapter.scale)
+
+    def _adapters(self, base: Weights) -> Weights:
+        rank = self.adapter.rank if self.adapter else 0
+
+        def init(key: Key[Array, ""]) -> Params:
+            # Only the shapes are read: nothing of this is ever in memory.
+            like = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), base.shapes)
+            return init_lora(key, like, rank)
+
+        return random_weights(init, self.seed)
+
+    def _batches(self) -> Batches:
+        films = LatentFilms(self.latents)
+        if films.facts["shots"] != self.captions:
+            raise ValueError(
+                f"{self.latents} holds films of {films.facts['shots']} shots and the config says "
+                f"captions {self.captions}; make them the same."
+            )
+        tokenize = self.tokenizer(self.teacher).tokenize
+        stories = self.loader(films, self.with_negative(tokenize, Captions(tokenize)))
+        return ShotByShot(stories, self.captions)
+
+    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+        """Merge, and export."""
+        join = jax.jit(functools.partial(self.whole, name="generator"))
+        return self.export(self.generator, "generator", {"generator": join(networks)}, folder)
+
+
+class ShotByShot:
+    """Batches of stories, each handed out once a shot with the shot's number."""
+
+    def __init__(self, stories: Batches, shots: int) -> None:
+        self._stories, self._shots = stories, shots
+        self._at, self._before, self._batch = 0, stories.get_state(), None
+
+    def __next__(self) -> Sample:
+        """The same stories again, at their next shot; or new ones at their first."""
+        batch = self._stories_now()
+        shot, self._at = self._at, (self._at + 1) % self._shots
+        if self._at == 0:
+            self._before, self._batch = self._stories.get_state(), None
+        return {**batch, "shot": np.full(len(batch["ids"]), shot, np.int32)}
+
+    def get_state(self) -> dict[str, Any]:
+        """The place: before which stories, and at which of their shots."""
+        return {"stories": self._before, "shot": self._at}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a place."""
+        self._stories.set_state(state["stories"])
+        self._before, self._batch, self._at = state["stories"], None, state["shot"]
+
+    def _stories_now(self) -> Mapping[str, Any]:
+        if self._batch is None:
+            self._batch = next(self._stories)
+        return self._batch
+
+
+class _Story:
+    """The losses of a shot in its story: what is handed in, and what is handed on."""
+
+    def __init__(self, training: InterShotTraining, vae: VAEConfig) -> None:
+        self._training, self._vae = training, vae
+        video_frames = vae.video_frames(training.clip.frames)
+        budget = training.rollout.window.context
+        self.frames = reference_frames(video_frames, budget)
+        refs = [
+            context_frames((video_frames,) * shot, budget, training.policy)
+            for shot in range(training.captions)
+        ]
+        # The first shot remembers nothing; what stands in its row is never looked at.
+        self._shots = jnp.asarray([[ref.shot for ref in row] or [0] * budget for row in refs])
+        self._places = jnp.asarray(
+            [[self.frames.index(ref.frame) for ref in row] or [0] * budget for row in refs]
+        )
+
+    def generator(
+        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: References
+    ) -> tuple[Float[Array, ""], Report]:
+        """The generator's loss, and the history with this shot in it."""
+        training = self._training
+        networks = {**networks, "fake_score": training.whole(networks, "fake_score")}
+        given, chance = self._given(networks, batch, chance, carry)
+        whole = training.whole({**networks, "generator": params}, "generator")
+        loss, take, metrics = training.shoot(whole, networks, batch, given, chance)
+        return loss, Report(metrics=metrics, carry=self._remember(networks, batch, carry, take))
+
+    def critic(
+        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: References
+    ) -> tuple[Float[Array, ""], Report]:
+        """The critic's loss, and the history with this shot in it."""
+        training = self._training
+        networks = {**networks, "generator": training.whole(networks, "generator")}
+        given, chance = self._given(networks, batch, chance, carry)
+        whole = training.whole({**networks, "fake_score": params}, "fake_score")
+        loss, take = training.judge(whole, networks, given, chance)
+        return loss, Report(metrics={}, carry=self._remember(networks, batch, carry, take))
+
+    def _given(
+        self, networks: Networks, batch: Batch, chance: Chance, carry: References
+    ) -> tuple[Conditioning, Chance]:
+        """Own history; and the chance that is left."""
+        training, shot = self._training, _shot_of(batch)
+        text = jax.lax.stop_gradient(training.read(networks["text"], batch))
+        shots, places = self._shots[shot], self._places[shot]
+        context = jnp.where(shot == 0, 0, carry[:, shots, places])
+        many = batch["shot"].shape[0]
+        given = shot_conditioning(
+            context, jnp.broadcast_to(shots, (many, *shots.shape)), batch["shot"], text
+        )
+        dropout_keys, left = split_chance(chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=training.context_dropout, text=0.0)
+        return drop(given, dropout), Chance(step=chance.step, samples=left)
+
+    def _remember(
+        self, networks: Networks, batch: Batch, carry: References, take: Take
+    ) -> References:
+        """The history, with what later shots may be shown of this one."""
+        vae, history = networks["vae"], jax.lax.stop_gradient(take.history)
+        pixels = jnp.clip(decode(vae, self._vae, history), -1, 1)
+        pictures = encode_images(vae, self._vae, pixels[:, jnp.asarray(self.frames)])
+        return jax.lax.dynamic_update_index_in_dim(carry, pictures, _shot_of(batch), axis=1)
+
+
+def _shot_of(batch: Batch) -> Index:
+    """The shot that all samples are at."""
+    return batch["shot"][0]

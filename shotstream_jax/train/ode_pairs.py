@@ -1,0 +1,185 @@
+"""Stage 2a: the teacher's guided trajectories, kept at the student's few-step levels.
+
+Sample number i is shot and noise number i: the excerpt is drawn from its own generator, the noise
+from its own key. A trajectory holds the input of every few-step level, pure noise first, and the
+clean end last.
+
+Source: public ShotStream repository, Teacher_Ode_Sample.py, with noise that is seeded.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.checkpoints.manager import TOKENIZER
+from shotstream_jax.data.latent_films import LatentFilms
+from shotstream_jax.data.shards import Arrays
+from shotstream_jax.data.tokenizer import load_tokenizer
+from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.models.dit import encode_captions
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
+from shotstream_jax.schedule import TRAIN_STEPS
+from shotstream_jax.sharding import shardings_for
+from shotstream_jax.story import ContextPolicy
+from shotstream_jax.train.conditioning import Conditioning
+from shotstream_jax.train.making import Making, Recipe
+from shotstream_jax.train.material import excerpt, read_text
+from shotstream_jax.train.objective import Batch
+from shotstream_jax.train.programs import mesh_of
+from shotstream_jax.train.state import batch_sharding
+from shotstream_jax.train.transformer import ClipShape, ComputeConfig, check_clip
+from shotstream_jax.train.weights import network_weights
+from shotstream_jax.typing import Array, Float, Key, Params, Text
+
+KIND = "ode_pairs"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OdePairs(Making):
+    """Sampling of trajectories from the teacher; `samples` are trajectories.
+
+    Attributes:
+      teacher: checkpoint with the teacher.
+      latents: folder of encoded films.
+      dit: sizes of the transformer.
+      text: sizes of the text encoder.
+      rollout: whose few-step levels are kept.
+      clip: size of a shot's latents.
+      steps: network calls of a trajectory, each twice with guidance.
+      guidance: how far past the negative prompt to go; 1 is no guidance.
+      negative: the negative prompt; `None` is a caption of zeros, as dropped ones are.
+      policy: which earlier shots are seen when there are more than context frames.
+      compute: how networks compute.
+    """
+
+    teacher: pathlib.Path
+    latents: pathlib.Path
+    dit: DiTConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig
+    clip: ClipShape
+    steps: int = 50
+    guidance: float = 6.0
+    negative: str | None = None
+    policy: ContextPolicy = "anchor"
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+    @property
+    def sampling(self) -> SampleConfig:
+        """How a trajectory is followed, and where it is kept."""
+        return SampleConfig(
+            steps=self.steps,
+            shift=self.rollout.shift,
+            guidance=self.guidance,
+            keep=kept_steps(self.rollout.steps, self.steps),
+        )
+
+    def recipe(self) -> Recipe:
+        """Load the teacher and open the films.
+
+        Raises:
+          ValueError: sizes that do not fit together, or levels that no step starts at.
+          FileNotFoundError: no checkpoint.
+        """
+        sampling = self.sampling
+        films = LatentFilms(self.latents)
+        shape = (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
+        check_clip(films.facts, shape, self.latents)
+        mesh, dtype = mesh_of(self.mesh), self.compute.compute().dtype
+        given = {"dtype": dtype, "made_by": ("teacher",)}
+        weights = {
+            "dit": network_weights(self.teacher, "dit", self.dit, **given),
+            "text": network_weights(self.teacher, "text", self.text, dtype=dtype),
+        }
+        networks = {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
+        tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.dit.text_tokens)
+        transform = Excerpt(
+            tokenizer.tokenize, budget=self.rollout.window.context, policy=self.policy
+        )
+        negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
+        sample = jax.jit(functools.partial(self._sample, sampling=sampling, shape=shape))
+
+        def make(numbers: Sequence[int]) -> Arrays:
+            rows = [self._draw(films, transform, number) for number in numbers]
+            batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(self.seed), n))(
+                jnp.asarray(numbers)
+            )
+            placed = jax.device_put(batch, batch_sharding(mesh))
+            trajectory = sample(networks, placed, keys, negative)
+            return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
+
+        return Recipe(facts={"kind": KIND, "clip": shape, "levels": self.rollout.steps}, make=make)
+
+    def _draw(self, films: LatentFilms, transform: Excerpt, number: int) -> Arrays:
+        sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))
+        # The trajectory's end takes the place of the filmed shot.
+        return {name: np.asarray(array) for name, array in sample.items() if name != "target"}
+
+    def _sample(
+        self,
+        networks: Mapping[str, Params],
+        batch: Batch,
+        keys: Key[Array, " batch"],
+        negative: Batch,
+        *,
+        sampling: SampleConfig,
+        shape: tuple[int, ...],
+    ) -> Float[Array, "batch level target_frame row col chan"]:
+        compute = self.compute.compute()
+        reading = {"text_tokens": self.dit.text_tokens, "dtype": compute.dtype}
+        text = read_text(networks["text"], self.text, batch, **reading)
+        if negative:
+            unprompted = read_text(networks["text"], self.text, negative, **reading)
+            unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
+        else:
+            unprompted = jnp.zeros_like(text[:, :1])
+        scene = scene_of(networks["dit"], self.dit, excerpt(batch, text), unprompted, shape[0])
+        velocity = guided_velocity(networks["dit"], self.dit, scene, sampling.guidance, compute)
+        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        sampled = sample_euler(velocity, noise, sampling)
+        states = jnp.concatenate([sampled.kept, sampled.x0[None]])
+        return jnp.moveaxis(states, 0, 1)
+
+
+def scene_of(
+    params: Params, config: DiTConfig, given: Conditioning, negative: Text, frames: int
+) -> Scene:
+    """What the sampler is told of a shot of `frames` latent frames."""
+    return Scene(
+        context=given.context,
+        shots=given.shots(frames),
+        captions=given.captions(frames),
+        text=encode_captions(params, config, given.text),
+        negative=encode_captions(params, config, negative),
+    )
+
+
+def kept_steps(levels: Sequence[int], steps: int) -> tuple[int, ...]:
+    """The steps of an even trajectory that start at few-step levels of the unshifted scale.
+
+        levels 1000 740 500 260 of 50 steps    ->    steps 0 13 25 37
+
+    Raises:
+      ValueError: a level between two steps.
+    """
+    exact = [(TRAIN_STEPS - level) * steps / TRAIN_STEPS for level in levels]
+    for level, step in zip(levels, exact, strict=True):
+        if step != round(step):
+            raise ValueError(
+                f"No step of {steps} starts at level {level}, which lies at step {step:g}; take "
+                "steps that it divides into, such as 50."
+            )
+    return tuple(round(step) for step in exact)
+
+
+def _named(ids: np.ndarray, mask: np.ndarray) -> Batch:
+    return {"ids": ids[None], "mask": mask[None]}

@@ -1,0 +1,96 @@
+"""Stage 1 as a run: the bidirectional teacher learns the next shot from frames of earlier ones."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+
+from shotstream_jax.data.latent_films import LatentFilms
+from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.story import ContextPolicy
+from shotstream_jax.train.conditioning import draw_dropout, drop
+from shotstream_jax.train.flow_matching import draw_flow
+from shotstream_jax.train.material import excerpt, split_chance
+from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.stage import Batches, Stage
+from shotstream_jax.train.teacher import Clip, Trainable, teacher_loss, trainable_mask
+from shotstream_jax.train.transformer import TransformerTraining, check_clip
+from shotstream_jax.train.weights import network_weights
+from shotstream_jax.typing import Array, Float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherTraining(TransformerTraining):
+    """Training of the next-shot teacher, from a text-to-video model.
+
+    Attributes:
+      start: checkpoint with the model to start from.
+      latents: folder of encoded films.
+      optimizer: how the transformer moves.
+      trainable: which of its parameters do.
+      context_dropout: share of samples that go without context, as first shots.
+      text_dropout: share of samples that go without captions.
+      policy: which earlier shots are seen when there are more than context frames.
+    """
+
+    start: pathlib.Path
+    latents: pathlib.Path
+    optimizer: OptimizerConfig
+    trainable: Trainable = "self_attention"
+    context_dropout: float = 0.1
+    text_dropout: float = 0.1
+    policy: ContextPolicy = "anchor"
+
+    STAGE: ClassVar = "teacher"
+
+    def stage(self) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together.
+        """
+        objective = Objective(
+            loss=self._loss,
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+            trainable=functools.partial(trainable_mask, which=self.trainable),
+        )
+        frozen_dtype = self.compute.compute().dtype
+        return Stage(
+            objectives={"teacher": objective},
+            weights={"teacher": network_weights(self.start, "dit", self.dit)},
+            frozen={"text": network_weights(self.start, "text", self.text, dtype=frozen_dtype)},
+            batches=self._batches,
+            batch_shapes=self.excerpt_shapes(),
+            turn=lambda step: "teacher",
+            finish=functools.partial(self.export, self.start, "teacher"),
+        )
+
+    def _batches(self) -> Batches:
+        films = LatentFilms(self.latents)
+        check_clip(films.facts, self.latent_shape, self.latents)
+        tokenize = self.tokenizer(self.start).tokenize
+        budget = self.rollout.window.context
+        return self.loader(films, Excerpt(tokenize, budget=budget, policy=self.policy))
+
+    def _loss(
+        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+    ) -> tuple[Float[Array, ""], Report]:
+        del carry
+        text = jax.lax.stop_gradient(self.read(networks["text"], batch))
+        dropout_keys, flow_keys = split_chance(chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=self.text_dropout)
+        schedule = FlowSchedule(shift=self.rollout.shift)
+        loss, errors = teacher_loss(
+            params,
+            self.dit,
+            Clip(given=drop(excerpt(batch, text), dropout), latents=batch["target"]),
+            draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
+            schedule=schedule,
+            compute=self.compute.compute(),
+        )
+        return loss, Report(metrics={"error": errors.mean()})

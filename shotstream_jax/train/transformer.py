@@ -1,0 +1,170 @@
+"""What all stages that train a transformer have in common: sizes, batches, and what they export."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+
+from shotstream_jax.checkpoints.manager import TOKENIZER
+from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
+from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
+from shotstream_jax.data.transforms import Transform
+from shotstream_jax.models.compute import AttentionBackend, Compute, Remat
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.train.material import read_text
+from shotstream_jax.train.objective import Batch, Networks
+from shotstream_jax.train.stage import Batches, Scores, Training
+from shotstream_jax.train.weights import export_model, training_facts
+from shotstream_jax.typing import Text
+
+_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """Size of a shot's latents.
+
+    Attributes:
+      frames: latent frames.
+      rows: of latents.
+      cols: of latents.
+    """
+
+    frames: int = 21
+    rows: int = 60
+    cols: int = 104
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How networks compute; parameters that learn are float32 whatever is said here.
+
+    Attributes:
+      dtype: format of activations, and of parameters that are only looked at.
+      attention: backend of attention.
+      remat: what the backward pass computes again.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: AttentionBackend = "xla"
+    remat: Remat = "full"
+
+    def compute(self) -> Compute:
+        """The same, as networks take it."""
+        return Compute(dtype=_DTYPES[self.dtype], attention=self.attention, remat=self.remat)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerTraining(Training):
+    """Settings of every stage that trains a transformer.
+
+    Attributes:
+      dit: sizes of the transformer.
+      text: sizes of the text encoder.
+      rollout: chunks, few steps and shift of the model that is to come out.
+      clip: size of a shot's latents.
+      captions: captions of a sample: shots of its film.
+      batch: samples of a step, on all devices together.
+      accumulate: pieces that a batch is cut into.
+      compute: how networks compute.
+    """
+
+    dit: DiTConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig
+    clip: ClipShape
+    captions: int = 5
+    batch: int
+    accumulate: int = 1
+    compute: ComputeConfig = ComputeConfig()
+
+    STAGE: ClassVar[str]
+    """Name of the stage, as its exports say it."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Frames, rows, columns and channels of a shot."""
+        return (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
+
+    def caption_shapes(self, captions: int | None = None) -> dict[str, Any]:
+        """Shapes of the captions of a batch; `captions` a sample if it is not one a shot."""
+        size = (self.batch, captions or self.captions, self.dit.text_tokens)
+        return {
+            "ids": jax.ShapeDtypeStruct(size, jnp.int32),
+            "mask": jax.ShapeDtypeStruct(size, jnp.bool_),
+        }
+
+    def latents_shape(self, *axes: int, frames: int | None = None) -> jax.ShapeDtypeStruct:
+        """Shape of latents of a batch, with more axes before the frames."""
+        shape = (frames or self.clip.frames, *self.latent_shape[1:])
+        return jax.ShapeDtypeStruct((self.batch, *axes, *shape), jnp.float32)
+
+    def number_shape(self, *axes: int) -> jax.ShapeDtypeStruct:
+        """Shape of whole numbers, one a sample or more."""
+        return jax.ShapeDtypeStruct((self.batch, *axes), jnp.int32)
+
+    def excerpt_shapes(self) -> dict[str, Any]:
+        """Shapes of a batch of target shots with their context."""
+        budget = self.rollout.window.context
+        return {
+            "target": self.latents_shape(),
+            "target_shot": self.number_shape(),
+            "context": self.latents_shape(frames=budget),
+            "context_shot": self.number_shape(budget),
+            **self.caption_shapes(),
+        }
+
+    def read(self, text: Any, batch: Batch) -> Text:
+        """The encoded captions of a batch, by the text encoder's parameters."""
+        dtype = _DTYPES[self.compute.dtype]
+        return read_text(text, self.text, batch, text_tokens=self.dit.text_tokens, dtype=dtype)
+
+    def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
+        """The tokenizer of a checkpoint, for captions as long as the transformer reads.
+
+        Raises:
+          FileNotFoundError: the checkpoint has none.
+        """
+        return load_tokenizer(folder / TOKENIZER, length=self.dit.text_tokens)
+
+    def loader(self, films: Films, transform: Transform) -> Batches:
+        """Shuffled batches of this process."""
+        processes = jax.process_count()
+        config = LoaderConfig(
+            batch=self.batch // processes,
+            seed=self.seed,
+            process_index=jax.process_index(),
+            process_count=processes,
+        )
+        return iter(make_loader([films], transform, config))
+
+    def export(
+        self,
+        source: pathlib.Path,
+        network: str,
+        networks: Networks,
+        folder: pathlib.Path,
+    ) -> Scores:
+        """Write a whole model with one of the networks as its transformer."""
+        facts = training_facts(self.STAGE, self.steps, self.seed)
+        params = networks[network]
+        export_model(folder, source, (params, self.dit), rollout=self.rollout, training=facts)
+        return {}
+
+
+def check_clip(found: Mapping[str, Any], wanted: tuple[int, ...], folder: pathlib.Path) -> None:
+    """Refuse latents of another size than the config says.
+
+    Raises:
+      ValueError: with both sizes.
+    """
+    if tuple(found["clip"]) != wanted:
+        raise ValueError(
+            f"{folder} holds clips of {tuple(found['clip'])} (frames, rows, columns, channels) and "
+            f"the config says {wanted}; make the latents again, or change clip and dit."
+        )

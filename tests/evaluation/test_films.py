@@ -1,0 +1,95 @@
+"""Scripts are drawn once and for all; plans without context are those of first shots."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shotstream_jax.data.world.render import render_shot
+from shotstream_jax.evaluation.films import (
+    count_chunks,
+    draw_scripts,
+    plan_film,
+    reconstructed_films,
+    true_films,
+)
+from shotstream_jax.models.vae import decode, encode
+from shotstream_jax.story import FrameRef
+
+
+def true_film(shoot, script):
+    shots = range(len(script.spec.shots))
+    return [render_shot(script.spec, k, video_frames=5, picture=shoot.picture) for k in shots]
+
+
+def test_numbers_of_shots_take_turns_and_neighbours_are_alike():
+    scripts = draw_scripts(7, (4, 2, 3))
+    assert [len(script.spec.shots) for script in scripts] == [2, 2, 3, 3, 4, 4, 4]
+
+
+def test_a_story_does_not_depend_on_how_many_are_drawn():
+    few, many = draw_scripts(3, (3, 2), seed=4), draw_scripts(9, (3, 2), seed=4)
+    assert all(script in many for script in few)
+    assert len({script.seed for script in many}) == 9
+    assert draw_scripts(3, (3, 2), seed=5) != few
+    assert draw_scripts(3, (3, 2), seed=4, split="validation") != few
+
+
+@pytest.mark.parametrize(
+    ("stories", "shots", "seed", "message"),
+    [
+        (0, (3,), 0, "0 stories leave nothing to measure"),
+        (1, (1, 3), 0, "Stories of 1 3 shots: each needs 2 to 16"),
+        (1, (17,), 0, "Stories of 17 shots"),
+        (1, (), 0, "Stories of none shots"),
+        (1, (3,), -1, "seed of -1"),
+    ],
+)
+def test_stories_that_there_are_not(stories, shots, seed, message):
+    with pytest.raises(ValueError, match=message):
+        draw_scripts(stories, shots, seed=seed)
+
+
+@pytest.mark.parametrize(("video_frames", "chunks"), [(5, 1), (13, 2), (21, 3)])
+def test_whole_chunks_are_counted(networks, video_frames, chunks):
+    assert count_chunks(networks, video_frames) == chunks
+
+
+@pytest.mark.parametrize(("video_frames", "nearest"), [(0, 5), (4, 5), (12, 13), (14, 13)])
+def test_half_chunks_are_refused(networks, video_frames, nearest):
+    with pytest.raises(ValueError, match=f"of {video_frames} video .*; ask for {nearest}"):
+        count_chunks(networks, video_frames)
+
+
+def test_plans_see_earlier_shots(networks, shoot, script):
+    plans = plan_film(networks, shoot, script)
+    assert [plan.rope_shot for plan in plans] == [1, 1, 2]
+    assert plans[0].context == ()
+    assert plans[2].context == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 4))
+    assert {(plan.seed, plan.chunks) for plan in plans} == {(5, 1)}
+
+
+def test_plans_without_context_are_those_of_first_shots(networks, shoot, script):
+    plans = plan_film(networks, dataclasses.replace(shoot, context=False), script)
+    assert {(plan.rope_shot, plan.context) for plan in plans} == {(1, ())}
+    assert [plan.caption_index for plan in plans] == [0, 1, 2]
+    assert [plan.index for plan in plans] == [0, 1, 2]
+
+
+def test_true_films_are_what_the_spec_says(shoot, script):
+    [film] = true_films(shoot)([script])
+    np.testing.assert_array_equal(film, true_film(shoot, script))
+
+
+def test_reconstructed_films_went_through_the_autoencoder(networks, shoot, script):
+    @functools.partial(jax.jit, static_argnums=1)
+    def through(params, config, frames):
+        latents = encode(params, config, frames.astype(jnp.float32) / 127.5 - 1)
+        return jnp.round((jnp.clip(decode(params, config, latents), -1, 1) + 1) * 127.5)
+
+    [film] = reconstructed_films(networks, shoot)([script])
+    expected = through(networks.vae, networks.vae_config, np.stack(true_film(shoot, script)))
+    np.testing.assert_allclose(film, expected, atol=1)
