@@ -46,12 +46,23 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _verbs() -> dict[str, Callable[..., Any]]:
+    from shotstream_jax.cli.bench import bench
     from shotstream_jax.cli.check import check_story
     from shotstream_jax.cli.convert import convert
+    from shotstream_jax.cli.evaluate import evaluate
     from shotstream_jax.cli.generate import generate
+    from shotstream_jax.cli.plan import plan
     from shotstream_jax.cli.train import Train
 
-    return {"generate": generate, "train": Train, "check": check_story, "convert": convert}
+    return {
+        "generate": generate,
+        "check": check_story,
+        "train": Train,
+        "eval": evaluate,
+        "convert": convert,
+        "bench": bench,
+        "plan": plan,
+    }
 
 
 def _prepare_jax() -> None:

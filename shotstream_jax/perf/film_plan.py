@@ -100,7 +100,7 @@ def project_program(
     }
     return project(
         target,
-        int(plan.flops["analytic"]),
+        plan.flops["analytic"],
         devices=devices,
         share_of_peak=share_of_peak,
         argument_bytes=sum(plan.argument_bytes.values()),

@@ -25,7 +25,7 @@ _COLLECTIVE = re.compile(
     r"collective-permute)(?:-start)?\("
 )
 _ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
-_USED = re.compile(r"Used ([\d.]+)([KMG]) of")
+_USED = re.compile(r"(?:Used |memory required for HLO temporaries \()([\d.]+)([KMG])")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB}
 _KERNEL_HEAD_DIM = 128
 """Channels of a head in whole multiples of which the TPU attention kernel is tiled."""
@@ -58,8 +58,8 @@ class Plan:
     memory: Mapping[str, int]
     argument_bytes: Mapping[str, int]
     collectives: Mapping[str, int]
-    flops: Mapping[str, float]
-    bytes_accessed: float | None
+    flops: Mapping[str, int]
+    bytes_accessed: int | None
     compile_seconds: float
     problem: str = ""
 
@@ -138,8 +138,8 @@ def _findings(compiled: Any) -> dict[str, Any]:
         "fits": True,
         "memory": {**memory, "peak": sum(memory.values())},
         "collectives": collective_bytes(compiled.as_text()),
-        "flops": {"compiler": cost.get("flops")},
-        "bytes_accessed": cost.get("bytes accessed"),
+        "flops": {"compiler": int(cost["flops"])},
+        "bytes_accessed": int(cost["bytes accessed"]),
     }
 
 
@@ -156,8 +156,8 @@ def _device_bytes(tree: Any) -> int:
 
 def _exhausted(message: str) -> str:
     """The one sentence of the compiler's report that says by how much."""
-    line = next((line for line in message.splitlines() if "Used" in line), message)
-    return " ".join(line.split())[:300]
+    lines = message.splitlines()
+    return next((line.strip() for line in lines if _USED.search(line)), lines[0].strip())
 
 
 def _used(problem: str) -> dict[str, int]:

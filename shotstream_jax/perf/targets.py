@@ -10,14 +10,15 @@ import math
 import os
 from collections.abc import Mapping
 
-from jax.experimental import topologies
-from jax.sharding import Mesh
+from jax.experimental import mesh_utils, topologies
+from jax.sharding import AxisType, Mesh
 
-from shotstream_jax.sharding import Device, make_mesh
+from shotstream_jax.sharding import AXES, Device, make_mesh
 
 GIB = 1 << 30
 
 _FILM_AXES = ("fsdp", "tensor")
+_MOST_CHIPS = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,18 +29,20 @@ class Chip:
       memory: bytes that a program may use.
       flops: peak bfloat16 operations per second.
       bandwidth: peak bytes per second from memory.
+      axes: of the grid that its chips form.
     """
 
     memory: int
     flops: float
     bandwidth: float
+    axes: int
 
 
 CHIPS: Mapping[str, Chip] = {
-    "v5e": Chip(memory=int(15.75 * GIB), flops=197e12, bandwidth=819e9),
-    "v5p": Chip(memory=int(95.73 * GIB), flops=459e12, bandwidth=2765e9),
-    "v6e": Chip(memory=int(31.24 * GIB), flops=918e12, bandwidth=1640e9),
-    "tpu7x": Chip(memory=int(94.74 * GIB), flops=1153.5e12, bandwidth=3690e9),
+    "v5e": Chip(memory=int(15.75 * GIB), flops=197e12, bandwidth=819e9, axes=2),
+    "v5p": Chip(memory=int(95.73 * GIB), flops=459e12, bandwidth=2765e9, axes=3),
+    "v6e": Chip(memory=int(31.24 * GIB), flops=918e12, bandwidth=1640e9, axes=2),
+    "tpu7x": Chip(memory=int(94.74 * GIB), flops=1153.5e12, bandwidth=3690e9, axes=3),
 }
 
 
@@ -64,9 +67,19 @@ def find_target(name: str) -> Target:
     Raises:
       ValueError: an unknown chip or topology, or no compiler for it on this machine.
     """
-    chip = CHIPS.get(name.partition(":")[0])
+    kind, _, topology = name.partition(":")
+    chip = CHIPS.get(kind)
     if chip is None:
         raise ValueError(f"Target {name!r} is unknown; there are {', '.join(CHIPS)}, as v6e:1x1.")
+    # The compiler ends the process over a topology that it cannot read.
+    sides = topology.split("x")
+    if not all(side.isdigit() and int(side) for side in sides) or len(sides) != chip.axes:
+        raise ValueError(
+            f"Target {name!r}: chips of {kind} form a grid of {chip.axes} sides, each 1 or more; "
+            f"name it as {kind}:{'x'.join('2' * chip.axes)}."
+        )
+    if math.prod(map(int, sides)) > _MOST_CHIPS:
+        raise ValueError(f"Target {name!r} has more than {_MOST_CHIPS} chips; plan for fewer.")
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"Target {name!r} needs the TPU compiler, which is not installed; "
@@ -97,7 +110,13 @@ def target_mesh(target: Target, heads: int, asked: str = "") -> Mesh:
             f"{heads} heads do not split over tensor={sizes['tensor']}; give a number that "
             f"divides {heads}."
         )
-    return make_mesh(target.devices, **sizes)
+    try:
+        return make_mesh(target.devices, **sizes)
+    except (AssertionError, NotImplementedError):
+        # No axis of the mesh is a whole side of the grid: lay it across sides.
+        shape = tuple(sizes.get(axis, 1) for axis in AXES)
+        laid = mesh_utils.create_device_mesh(shape, target.devices, allow_split_physical_axes=True)
+        return Mesh(laid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _chosen_sizes(heads: int, devices: int) -> dict[str, int]:

@@ -45,7 +45,7 @@ def seconds_of(call: Callable[[], Any], *, repeats: int = 5) -> float:
     return float(np.median(seconds))
 
 
-def rate(flops: float, seconds: float, peak: float | None) -> dict[str, float | None]:
+def rate(flops: int, seconds: float, peak: float | None) -> dict[str, float | None]:
     """Operations in 1e12, per second, and as a share of a peak if that is known."""
     per_second = flops / seconds
     return {

@@ -15,8 +15,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from shotstream_jax.models.cache import ShotCache, TextKeys, init_cache
+from shotstream_jax.models.cache import ShotCache, TextKeys, Window, init_cache
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
@@ -249,17 +250,14 @@ class Camera:
         if cache is not None:
             return cache
         networks = self.networks
-        tokens = networks.frame_tokens(self.size)
-        sizes = networks.dit_config, networks.rollout.window
-        dtype = networks.compute.dtype
-
-        def init(text: TextKeys) -> ShotCache:
-            return init_cache(*sizes, text, tokens, dtype)
-
-        if networks.mesh is None:
-            return init(text)
-        shardings = cache_shardings(jax.eval_shape(init, text), networks.mesh)
-        return jax.jit(init, out_shardings=shardings)(text)
+        return _init_cache(
+            networks.dit_config,
+            networks.rollout.window,
+            text,
+            networks.frame_tokens(self.size),
+            networks.compute.dtype,
+            networks.mesh,
+        )
 
     def _seeded_noise(self, plan: ShotPlan, chunk: int, *, take: int) -> Array:
         rollout = self.networks.rollout
@@ -339,6 +337,16 @@ def _decode_next(
 ) -> tuple[Pixels, DecoderCache]:
     pixels, cache = decode_next(params, config, cache, latents, dtype=dtype)
     return jnp.clip(pixels, -1, 1), cache
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5))
+def _init_cache(
+    config: DiTConfig, window: Window, text: TextKeys, tokens: int, dtype: Any, mesh: Mesh | None
+) -> ShotCache:
+    cache = init_cache(config, window, text, tokens, dtype)
+    if mesh is None:
+        return cache
+    return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
 
 
 _encode_captions = jax.jit(encode_captions, static_argnames=("config", "compute"))
