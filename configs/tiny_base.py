@@ -12,12 +12,12 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = BaseTraining(
     output=pathlib.Path("runs/tiny/base"),
-    steps=5000,
+    steps=3000,
     batch=16,
     dit=TINY.dit,
     text=TINY.text,
     rollout=TINY.rollout,
-    clip=ClipShape(frames=6, rows=6, cols=10),
+    clip=ClipShape(frames=6, rows=12, cols=20),
     compute=ComputeConfig(dtype="float32", remat="none"),
     latents=pathlib.Path("runs/tiny/latents"),
     vae=pathlib.Path("runs/tiny/vae/export"),

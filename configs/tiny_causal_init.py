@@ -17,15 +17,15 @@ config = CausalInitTraining(
     dit=TINY.dit,
     text=TINY.text,
     rollout=TINY.rollout,
-    clip=ClipShape(frames=6, rows=6, cols=10),
+    clip=ClipShape(frames=6, rows=12, cols=20),
     compute=ComputeConfig(dtype="float32", remat="none"),
     teacher=pathlib.Path("runs/tiny/teacher/export"),
     pairs=pathlib.Path("runs/tiny/ode_pairs"),
     text_dropout=0.0,
     optimizer=OptimizerConfig(
-        learning_rate=5e-4, schedule="cosine", warmup=50, final=0.05, b2=0.98, ema=0.998
+        learning_rate=5e-4, muon=10.0, schedule="cosine", warmup=50, final=0.05, b2=0.98, ema=0.998
     ),
     log_every=50,
-    validate_every=100_000,
+    validate_every=500,
     save_every=500,
 )

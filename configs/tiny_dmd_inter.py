@@ -18,7 +18,7 @@ config = InterShotTraining(
     dit=TINY.dit,
     text=TINY.text,
     rollout=TINY.rollout,
-    clip=ClipShape(frames=6, rows=6, cols=10),
+    clip=ClipShape(frames=6, rows=12, cols=20),
     compute=ComputeConfig(dtype="float32", remat="none"),
     generator=pathlib.Path("runs/tiny/dmd_intra/export"),
     teacher=pathlib.Path("runs/tiny/teacher/export"),
@@ -29,6 +29,6 @@ config = InterShotTraining(
     optimizer=OptimizerConfig(learning_rate=2e-4, warmup=10, b1=0.0, b2=0.99, ema=0.98),
     critic_optimizer=OptimizerConfig(learning_rate=4e-4, warmup=20, b1=0.0, b2=0.99),
     log_every=20,
-    validate_every=100_000,
+    validate_every=400,
     save_every=200,
 )

@@ -2,7 +2,7 @@
 
     shotstream train configs/tiny_latents.py --resume
 
-2500 films of 5 shots, 21 video frames each; 12 500 shots in all.
+2000 films of 5 shots, 21 video frames each; 10 000 shots in all.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from shotstream_jax.train.latents import LatentMaking
 
 config = LatentMaking(
     output=pathlib.Path("runs/tiny/latents"),
-    samples=2500,
+    samples=2000,
     shard=25,
     seed=1,
     vae=pathlib.Path("runs/tiny/vae/export"),

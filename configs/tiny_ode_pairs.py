@@ -19,7 +19,7 @@ config = OdePairs(
     dit=TINY.dit,
     text=TINY.text,
     rollout=TINY.rollout,
-    clip=ClipShape(frames=6, rows=6, cols=10),
+    clip=ClipShape(frames=6, rows=12, cols=20),
     guidance=3.0,
     compute=ComputeConfig(dtype="float32", remat="none"),
 )

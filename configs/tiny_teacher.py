@@ -12,12 +12,12 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = TeacherTraining(
     output=pathlib.Path("runs/tiny/teacher"),
-    steps=8000,
+    steps=6000,
     batch=16,
     dit=TINY.dit,
     text=TINY.text,
     rollout=TINY.rollout,
-    clip=ClipShape(frames=6, rows=6, cols=10),
+    clip=ClipShape(frames=6, rows=12, cols=20),
     compute=ComputeConfig(dtype="float32", remat="none"),
     start=pathlib.Path("runs/tiny/base/export"),
     latents=pathlib.Path("runs/tiny/latents"),
@@ -31,7 +31,8 @@ config = TeacherTraining(
         ema=0.999,
         weight_decay=0.01,
     ),
+    guidance=3.0,
     log_every=50,
-    validate_every=100_000,
+    validate_every=1000,
     save_every=500,
 )

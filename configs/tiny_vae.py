@@ -8,7 +8,7 @@ on clips of 5, 9 and 21 frames: later latents are only as good as what they were
 
 import pathlib
 
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.config import TINY
 from shotstream_jax.train.clips import Phase
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.vae import VAELoss
@@ -16,27 +16,21 @@ from shotstream_jax.train.vae_training import VAETraining
 
 config = VAETraining(
     output=pathlib.Path("runs/tiny/vae"),
-    steps=16_000,
-    vae=VAEConfig(
-        base_channels=16,
-        latent_channels=16,
-        multipliers=(1, 2, 4),
-        residual_blocks=1,
-        temporal_downsample=(True, True),
-        patch_size=2,
-    ),
+    steps=10_000,
+    vae=TINY.vae,
     optimizer=OptimizerConfig(
-        learning_rate=3e-3, schedule="cosine", warmup=100, final=0.02, b2=0.99, ema=0.998
+        learning_rate=3e-3, muon=10.0, schedule="cosine", warmup=50, final=0.02, b2=0.99, ema=0.998
     ),
     phases=(
-        Phase(share=0.3, video_frames=1, batch=4),
-        Phase(share=0.4, video_frames=5, batch=2),
-        Phase(share=0.2, video_frames=9, batch=2),
-        Phase(share=0.1, video_frames=21, batch=1),
+        Phase(share=0.25, video_frames=1, batch=4),
+        Phase(share=0.32, video_frames=5, batch=2),
+        Phase(share=0.23, video_frames=9, batch=2),
+        Phase(share=0.2, video_frames=21, batch=1),
     ),
     loss=VAELoss(edges=0.0),
     height=48,
     width=80,
-    validate_every=2000,
+    log_every=100,
+    validate_every=1000,
     save_every=500,
 )

@@ -82,20 +82,24 @@ _TINY_WORDS = 2 + 256 + len(VOCABULARY)
 
 TINY = ModelConfig(
     dit=DiTConfig(
-        dim=128,
+        dim=192,
         layers=4,
-        heads=2,
-        ffn_dim=512,
+        heads=3,
+        ffn_dim=640,
         freq_dim=64,
         text_dim=64,
         text_tokens=TINY_TEXT_TOKENS,
+        latent_channels=8,
+        patch=(4, 4),
     ),
     vae=VAEConfig(
-        base_channels=16,
+        base_channels=8,
+        latent_channels=8,
         multipliers=(1, 2, 4),
         residual_blocks=1,
         temporal_downsample=(True, True),
-        patch_size=2,
+        latent_mean=(0.0,) * 8,
+        latent_std=(1.0,) * 8,
     ),
     text=TextEncoderConfig(
         vocab=_TINY_WORDS, dim=64, attention_dim=64, ffn_dim=128, heads=4, layers=2
@@ -110,3 +114,10 @@ PRESETS: Mapping[str, ModelConfig] = {
     "wan-14b": ModelConfig(dit=WAN_14B, vae=WAN_VAE, text=UMT5_XXL),
 }
 """Models by name; only `tiny` comes with weights, the others are what a checkpoint may hold."""
+
+WAN_NEGATIVE = (
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，"
+    "低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，"
+    "毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走"
+)
+"""The negative prompt of the public Wan2.1 and ShotStream configs."""

@@ -129,7 +129,9 @@ def _names(config: VAEConfig, dialect: _Dialect) -> dict[str, Slot]:
 
 def _encoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
     chan, flat = config.base_channels, 0
-    yield _Module(f"encoder.{dialect.conv_in}", ("encoder", "conv_in"), "conv", config.patch_channels, chan)
+    yield _Module(
+        f"encoder.{dialect.conv_in}", ("encoder", "conv_in"), "conv", config.patch_channels, chan
+    )
     for stage, out in enumerate(config.stage_channels):
         path = ("encoder", f"stage_{stage}")
         for index in range(config.residual_blocks):
@@ -165,7 +167,9 @@ def _decoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
                 yield _Module(f"{name}.time_conv", time_conv, "time_conv", chan, 2 * chan)
             yield _Module(f"{name}.resample.1", (*path, "up", "conv"), "conv2d", chan, chan // 2)
             chan, flat = chan // 2, flat + 1
-    yield from _middle_and_exit("decoder", config.stage_channels[-1], chan, config.patch_channels, dialect)
+    yield from _middle_and_exit(
+        "decoder", config.stage_channels[-1], chan, config.patch_channels, dialect
+    )
 
 
 def _middle_and_exit(

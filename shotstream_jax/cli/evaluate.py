@@ -187,9 +187,17 @@ def _summary(args: Evaluate, model: Model) -> str:
     shots = "-".join(map(str, sorted({min(args.shots), max(args.shots)})))
     height, width = args.size
     return (
-        f"{args.stories} {args.split} stories of {shots} shots, {height} x {width}; "
-        f"{args.role} of {model.name} ({model.weights} weights)."
+        f"{args.stories} {args.split} stories of {shots} shots, {height} x {width}: "
+        f"{', '.join(filter(None, _made_by(args, model)))}."
     )
+
+
+def _made_by(args: Evaluate, model: Model) -> tuple[str, str]:
+    """Who made the films, and what must not be overlooked."""
+    if args.role == "true":
+        return "true films", ""
+    badge = "random weights" if model.weights == "random" else ""
+    return f"{args.role} of {model.name}", badge
 
 
 def _document(
@@ -246,8 +254,7 @@ def _write(
     folder = args.output or pathlib.Path()
     with replacing(folder / METRICS) as partial:
         partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    badge = "random weights" if model.weights == "random" else ""
-    title = f"{args.role} of {model.name}"
+    title, badge = _made_by(args, model)
     save_png(contact_sheet(list(_contact_rows(films)), title=title, badge=badge), folder / CONTACT)
 
 

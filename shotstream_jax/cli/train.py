@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
+from shotstream_jax.cli.look import look
 from shotstream_jax.train import loop
 from shotstream_jax.train.making import Making
 from shotstream_jax.train.pipeline import Experiment, Pipeline, is_done, run
@@ -76,7 +77,7 @@ def train(argv: Sequence[str]) -> int:
 
 def _run_one(config: Experiment, existing: Existing, console: Console) -> int:
     with _Display(console) as display:
-        outcome = run(config, existing=existing, watch=display.watch)
+        outcome = run(config, existing=existing, watch=display.watch, look=look)
     return _say_goodbye(outcome, config, console)
 
 

@@ -13,6 +13,10 @@ import grain
 from shotstream_jax.data.transforms import Sample, Transform
 
 
+_EPOCHS = 1 << 32
+"""Without end, for all that it matters; Grain's own infinity overflows in batches of 1."""
+
+
 @runtime_checkable
 class Films(Protocol):
     """Films by number, of any kind that a transform understands."""
@@ -84,4 +88,4 @@ def _batches(
     films = grain.MapDataset.source(source).seed(config.seed + turn)
     films = films.shuffle() if config.shuffle else films
     share = films[config.process_index :: config.process_count]
-    return share.repeat().random_map(transform).batch(config.batch)
+    return share.repeat(_EPOCHS).random_map(transform).batch(config.batch)

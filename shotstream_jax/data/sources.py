@@ -123,7 +123,8 @@ class RecordSource:
     """Films of one split of a `story_world` folder, read without TensorFlow."""
 
     def __init__(self, folder: pathlib.Path, split: Split = "train") -> None:
-        """Raises: ValueError: a folder that holds no such split."""
+        """Raises: ValueError: a folder that holds no such split, or an empty one."""
+        self._folder, self._split = folder, split
         try:
             builder = tfds.builder_from_directory(folder)
             # A decorator of TFDS hides the signature.
@@ -133,15 +134,27 @@ class RecordSource:
                 f"{folder} holds no {split!r} films ({error}); write them with "
                 "`StoryWorld(config, data_dir=...).download_and_prepare()`."
             ) from error
+        if not len(self._records):
+            raise ValueError(f"{folder} has 0 {split!r} films; write some, or take another split.")
 
     def __len__(self) -> int:
         """How many films there are."""
         return len(self._records)
 
     def __getitem__(self, index: int) -> "StoredFilm":
-        """Read one film, pixels and all."""
+        """Read one film, pixels and all.
+
+        Raises:
+          ValueError: a film whose shots do not all have a caption.
+        """
         record = self._records[index]
-        return StoredFilm(record["pixels"], tuple(text.decode() for text in record["captions"]))
+        captions = tuple(text.decode() for text in record["captions"])
+        if len(captions) != len(record["pixels"]):
+            raise ValueError(
+                f"Film {index} of {self._split!r} in {self._folder} has {len(record['pixels'])} "
+                f"shots and {len(captions)} captions; write one caption a shot."
+            )
+        return StoredFilm(record["pixels"], captions)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,6 @@ from shotstream_jax.evaluation.scores import (
     Metric,
     PassName,
     carry_over_chance,
-    hold_against_given,
     tally_oracle,
     tally_passes,
     with_intervals,
@@ -161,6 +160,5 @@ def _score(
     clock: _Clock,
 ) -> Iterator[FilmScore]:
     for story, (film, script) in enumerate(zip(films, scripts, strict=True)):
-        score = score_film(film, script.spec, given=shoot.given)
-        yield hold_against_given(score, script.spec) if shoot.given else score
+        yield score_film(film, script.spec, given=shoot.given)
         clock.tick(name, story, film)

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 
 from shotstream_jax.data.world.attributes import ATTRIBUTES, HIDDEN
 from shotstream_jax.data.world.film_score import FilmScore
-from shotstream_jax.data.world.spec import StorySpec
 
 PassName = Literal["own", "given", "no_context"]
 """The model's own films; films after true first shots; the same, each shot without a context."""
@@ -53,24 +52,6 @@ class Metric:
     value: float
     low: float
     high: float
-
-
-def hold_against_given(score: FilmScore, spec: StorySpec) -> FilmScore:
-    """The same score, its carry-over held against the true first shots alone.
-
-    `score_film` holds a shot against all shots before it, among which those of a model that always
-    makes the same choice soon outvote the first ones.
-
-        the film             white (given)   pink   pink     pink
-        kept, of all                         no     either   yes
-        kept, of the first                   no     no       no
-    """
-    given = len(score.observations) - len(score.motion)
-    kept = {
-        name: tuple(seen.values[name] == getattr(spec, name) for seen in score.observations[given:])
-        for name in HIDDEN
-    }
-    return dataclasses.replace(score, carry_over=kept)
 
 
 def tally_films(scores: Sequence[FilmScore]) -> dict[str, Tally]:

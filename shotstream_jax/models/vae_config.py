@@ -42,8 +42,18 @@ class VAEConfig:
 
     def __post_init__(self) -> None:
         """Raises: ValueError: sizes that do not fit together, with both values."""
-        positive = ("base_channels", "latent_channels", "residual_blocks", "patch_size")
-        for name in positive:
+        self._check_stages()
+        for name, values in (("latent_mean", self.latent_mean), ("latent_std", self.latent_std)):
+            if len(values) != self.latent_channels:
+                raise ValueError(
+                    f"{name} has {len(values)} values for {self.latent_channels} latent channels; "
+                    "give one for each channel."
+                )
+        if not all(std > 0 and math.isfinite(std) for std in self.latent_std):
+            raise ValueError(f"latent_std {self.latent_std} must be positive, finite numbers.")
+
+    def _check_stages(self) -> None:
+        for name in ("base_channels", "latent_channels", "residual_blocks", "patch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1.")
         if len(self.temporal_downsample) != len(self.multipliers) - 1:
@@ -58,14 +68,6 @@ class VAEConfig:
                     f"base_channels {self.base_channels} times multiplier {multiplier} is odd, "
                     "and the decoder halves it; make one of them even."
                 )
-        for name, values in (("latent_mean", self.latent_mean), ("latent_std", self.latent_std)):
-            if len(values) != self.latent_channels:
-                raise ValueError(
-                    f"{name} has {len(values)} values for {self.latent_channels} latent channels; "
-                    "give one for each channel."
-                )
-        if not all(std > 0 and math.isfinite(std) for std in self.latent_std):
-            raise ValueError(f"latent_std {self.latent_std} must be positive, finite numbers.")
 
     @property
     def stages(self) -> int:

@@ -59,6 +59,9 @@ class CausalInitTraining(TransformerTraining):
             batches=self._batches,
             batch_shapes={**shapes, "trajectory": self.latents_shape(states)},
             turn=lambda step: "generator",
+            candidate=lambda: self.candidate(
+                "student", self.teacher, lambda networks: networks["generator"]
+            ),
             finish=functools.partial(self.export, self.teacher, "generator"),
         )
 

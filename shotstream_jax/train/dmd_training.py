@@ -134,7 +134,7 @@ class DistillationTraining(TransformerTraining):
         """The teacher, as the critic starts as it."""
         return {"fake_score": self._teacher(jnp.float32)}
 
-    def looked_at(self) -> dict[str, Weights]:
+    def frozen_weights(self) -> dict[str, Weights]:
         """The teacher as the real score, and the text encoder."""
         dtype = self.compute.compute().dtype
         return {
@@ -208,10 +208,13 @@ class IntraShotTraining(DistillationTraining):
                 "generator": self.generator_start("causal_init", "teacher"),
                 **self.scores_start(),
             },
-            frozen=self.looked_at(),
+            frozen=self.frozen_weights(),
             batches=self._batches,
             batch_shapes={**self.excerpt_shapes(), **self.negative_shapes()},
             turn=self.turn,
+            candidate=lambda: self.candidate(
+                "student", self.teacher, lambda networks: networks["generator"]
+            ),
             finish=functools.partial(self.export, self.teacher, "generator"),
         )
 

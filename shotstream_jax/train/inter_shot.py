@@ -108,7 +108,7 @@ class InterShotTraining(DistillationTraining):
             "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
             **self.scores_start(),
         }
-        frozen = {**self.looked_at(), "vae": network_weights(self.generator, "vae", vae)}
+        frozen = {**self.frozen_weights(), "vae": network_weights(self.generator, "vae", vae)}
         weights = whole
         if self.adapter is not None:
             weights = {name: self._adapters(part) for name, part in whole.items()}
@@ -125,6 +125,9 @@ class InterShotTraining(DistillationTraining):
             },
             carry=self.latents_shape(self.captions, frames=len(story.frames)),
             turn=self.turn,
+            candidate=lambda: self.candidate(
+                "student", self.generator, jax.jit(functools.partial(self.whole, name="generator"))
+            ),
             finish=self._finish,
         )
 

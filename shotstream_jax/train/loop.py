@@ -34,7 +34,7 @@ from shotstream_jax.train.run_folder import (
     opened,
     refuse_other,
 )
-from shotstream_jax.train.stage import Scores, Stage, Training
+from shotstream_jax.train.stage import Look, Scores, Stage, Training
 
 _COUNTS = ("skipped", "skipped_in_row")
 _STOPPING = (signals.SIGTERM, signals.SIGINT)
@@ -94,8 +94,20 @@ def ignore(progress: Progress) -> None:
     del progress
 
 
-def train(training: Training, *, existing: Existing = "refuse", watch: Watch = ignore) -> Outcome:
+def train(
+    training: Training,
+    *,
+    existing: Existing = "refuse",
+    watch: Watch = ignore,
+    look: Look | None = None,
+) -> Outcome:
     """Run a stage to its end, or until SIGTERM, Ctrl-C or divergence.
+
+    Args:
+      training: the settings.
+      existing: what to do about a run that is there already.
+      watch: is told of every step.
+      look: films with a model in training and scores it, when the stage has one.
 
     Raises:
       ValueError: settings, data, checkpoints or a folder that do not fit together; or trained
@@ -104,7 +116,7 @@ def train(training: Training, *, existing: Existing = "refuse", watch: Watch = i
     """
     stage = training.stage()
     with opened(training, existing) as folder, stop_signals() as stop:
-        run = _Run(training, stage, folder, watch)
+        run = _Run(training, stage, folder, watch, look)
         try:
             while run.step < training.steps and not stop and run.dump is None:
                 run.advance()
@@ -123,9 +135,16 @@ class _Run:
     """A run between two steps, on the host: state, place in the data, metrics yet to be read."""
 
     def __init__(
-        self, training: Training, stage: Stage, folder: pathlib.Path, watch: Watch
+        self,
+        training: Training,
+        stage: Stage,
+        folder: pathlib.Path,
+        watch: Watch,
+        look: Look | None,
     ) -> None:
         self._training, self._stage, self._folder, self._watch = training, stage, folder, watch
+        self._look = look
+        self._candidate = stage.candidate() if look and stage.candidate else None
         self._programs = build_programs(stage, training)
         self._store = Store(folder, training.keep)
         self._batches = stage.batches()
@@ -220,6 +239,8 @@ class _Run:
         pictures.mkdir(exist_ok=True)
         networks = {**self._frozen, **self._state.best}
         scores = self._stage.validate(networks, pictures, self.step)
+        if self._look and self._candidate:
+            scores = {**scores, **self._look(self._candidate, networks, pictures, self.step)}
         if scores:
             self._validation.write(self.step, scores)
             self._tell(self.step, {}, scores=scores)

@@ -1,4 +1,4 @@
-"""How one network's parameters move: clipped AdamW, its learning rate, and their running mean.
+"""How one network's parameters move: clipped AdamW or Muon, the rate, and their running mean.
 
 An update is counted only when it is made: networks that take turns have counts of their own, and a
 skipped step moves neither the schedule nor the mean. Moments and means are float32, like the
@@ -6,22 +6,30 @@ parameters that they follow.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from shotstream_jax.typing import Array, Float, Index, PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW for one network. Everything that is trained decays, biases and norms too.
+    """AdamW for one network, or Muon for its matrices. Everything that is trained decays.
+
+    Muon orthogonalises what momentum has gathered, so that a matrix moves in all its directions at
+    one rate; the small networks here that start from nothing learn in fewer steps with it.
+
+    Source: Jordan et al., "Muon: an optimizer for hidden layers", 2024; `optax.contrib.muon`.
 
     Attributes:
       learning_rate: at its highest.
+      muon: how many times the rate kernels move at by Muon; `None` moves everything by AdamW.
       schedule: whether it stays there after warming up, or falls along half a cosine.
       warmup: updates over which it rises; a shorter run does nothing but warm up.
       final: share of the rate that a cosine ends at.
@@ -34,6 +42,7 @@ class OptimizerConfig:
     """
 
     learning_rate: float
+    muon: float | None = None
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
     final: float = 0.0
@@ -64,6 +73,8 @@ class OptimizerConfig:
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Gradients to directions: clip, scale, decay. The learning rate is left to the caller."""
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
+    if config.muon is not None:
+        return optax.chain(clip, _muon(config, config.muon), optax.scale(-1.0))
     if config.b1:
         scale = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     else:
@@ -72,6 +83,34 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             decay=config.b2, eps=config.eps, eps_in_sqrt=False, bias_correction=True
         )
     return optax.chain(clip, scale, optax.add_decayed_weights(config.weight_decay))
+
+
+def _muon(config: OptimizerConfig, rate: float) -> optax.GradientTransformation:
+    """Muon for kernels, Nesterov AdamW for everything else; steps, not directions."""
+    return optax.contrib.muon(
+        rate,
+        adam_learning_rate=1.0,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        eps=config.eps,
+        weight_decay=config.weight_decay / rate,
+        adam_weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=functools.partial(
+            jax.tree_util.tree_map_with_path, _matrix_axes
+        ),
+    )
+
+
+def _matrix_axes(path: tuple[Any, ...], leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+    """How a kernel is a matrix: outputs are its last axis; stacked layers are many matrices.
+
+    The first and the last layer of a transformer are left to AdamW, as is usual.
+    """
+    names = [entry.key for entry in path]
+    if names[-1] != "kernel" or {"patch_embedding", "head"} & set(names):
+        return None
+    inputs = range(1 if "blocks" in names else 0, leaf.ndim - 1)
+    return optax.contrib.MuonDimensionNumbers(tuple(inputs), (leaf.ndim - 1,))
 
 
 def learning_rate(config: OptimizerConfig, update: Index, horizon: int) -> Float[Array, ""]:

@@ -8,7 +8,7 @@ from shotstream_jax.train import loop, making
 from shotstream_jax.train.loop import Outcome, Watch, ignore
 from shotstream_jax.train.making import Making
 from shotstream_jax.train.run_folder import EXPORT, Existing, refuse_other, stored_facts
-from shotstream_jax.train.stage import Training
+from shotstream_jax.train.stage import Look, Training
 
 Experiment = Training | Making
 
@@ -30,8 +30,14 @@ class Pipeline:
             raise ValueError("0 stages; list 1 or more experiment files.")
 
 
-def run(experiment: Experiment, *, existing: Existing = "refuse", watch: Watch = ignore) -> Outcome:
-    """Train a network or make a dataset, whichever it is.
+def run(
+    experiment: Experiment,
+    *,
+    existing: Existing = "refuse",
+    watch: Watch = ignore,
+    look: Look | None = None,
+) -> Outcome:
+    """Train a network or make a dataset, whichever it is; see `loop.train` for the arguments.
 
     Raises:
       ValueError: settings, data, checkpoints or a folder that do not fit together.
@@ -39,7 +45,7 @@ def run(experiment: Experiment, *, existing: Existing = "refuse", watch: Watch =
     """
     if isinstance(experiment, Making):
         return making.make(experiment, existing=existing, watch=watch)
-    return loop.train(experiment, existing=existing, watch=watch)
+    return loop.train(experiment, existing=existing, watch=watch, look=look)
 
 
 def is_done(experiment: Experiment) -> bool:

@@ -8,16 +8,20 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
 from shotstream_jax.checkpoints.manager import load_network, network_shapes
+from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.train.objective import Batch, Networks, Objective
 from shotstream_jax.typing import Array, Key, PyTree
 
 Scores = Mapping[str, float]
+
+Role = Literal["student", "teacher"]
+"""How a transformer films: chunk by chunk in few steps, or whole shots in many."""
 
 
 @runtime_checkable
@@ -75,6 +79,31 @@ def stored_weights(folder: pathlib.Path, network: str) -> Weights:
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A transformer in training as the model that it would be, for films to look at.
+
+    Attributes:
+      role: how it films.
+      model: puts it together with the networks that it films with.
+      size: height and width of its films, in pixels.
+      video_frames: of a shot.
+      guidance: of a teacher.
+      stories: films to look at.
+    """
+
+    role: Role
+    model: Callable[[Networks], FilmNetworks]
+    size: tuple[int, int]
+    video_frames: int
+    guidance: float
+    stories: int
+
+
+Look = Callable[[Candidate, Networks, pathlib.Path, int], Scores]
+"""Scores of films that a candidate makes after a step; leaves pictures in a folder."""
+
+
 def _never(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
     return {}
 
@@ -91,6 +120,7 @@ class Stage:
       turn: which network a step trains; steps count from 0.
       carry: shapes of what one step hands to the next; zeros at first.
       batch_shapes: shapes of a batch, where all have the same: to lower programs without data.
+      candidate: what to film with after a step, where there is a model to film with.
       validate: looks at the networks after a step; may leave pictures in the folder, named by the
         step, and returns scores.
       finish: makes what the next stage starts from, in a folder that is not there yet.
@@ -106,6 +136,7 @@ class Stage:
     frozen: Mapping[str, Weights] = dataclasses.field(default_factory=dict)
     carry: PyTree[Any] = ()
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    candidate: Callable[[], Candidate] | None = None
     validate: Callable[[Networks, pathlib.Path, int], Scores] = _never
     finish: Callable[[Networks, pathlib.Path], Scores]
 

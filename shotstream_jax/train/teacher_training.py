@@ -67,6 +67,9 @@ class TeacherTraining(TransformerTraining):
             batches=self._batches,
             batch_shapes=self.excerpt_shapes(),
             turn=lambda step: "teacher",
+            candidate=lambda: self.candidate(
+                "teacher", self.start, lambda networks: networks["teacher"]
+            ),
             finish=functools.partial(self.export, self.start, "teacher"),
         )
 

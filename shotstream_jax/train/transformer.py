@@ -2,25 +2,28 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.checkpoints.manager import TOKENIZER
+from shotstream_jax.checkpoints.manager import TOKENIZER, load_network
+from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.data.transforms import Transform
 from shotstream_jax.models.compute import AttentionBackend, Compute, Remat
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.train.material import read_text
 from shotstream_jax.train.objective import Batch, Networks
-from shotstream_jax.train.stage import Batches, Scores, Training
-from shotstream_jax.train.weights import export_model, training_facts
-from shotstream_jax.typing import Text
+from shotstream_jax.train.stage import Batches, Candidate, Role, Scores, Training
+from shotstream_jax.train.weights import export_model, stored_config, training_facts
+from shotstream_jax.typing import Params, Text
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -72,6 +75,8 @@ class TransformerTraining(Training):
       batch: samples of a step, on all devices together.
       accumulate: pieces that a batch is cut into.
       compute: how networks compute.
+      looked_at: stories that are filmed to look at a model in training.
+      guidance: of a teacher that films them.
     """
 
     dit: DiTConfig
@@ -82,6 +87,10 @@ class TransformerTraining(Training):
     batch: int
     accumulate: int = 1
     compute: ComputeConfig = ComputeConfig()
+    looked_at: int = 6
+    guidance: float = 6.0
+
+    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"looked_at", "guidance"}
 
     STAGE: ClassVar[str]
     """Name of the stage, as its exports say it."""
@@ -142,6 +151,43 @@ class TransformerTraining(Training):
             process_count=processes,
         )
         return iter(make_loader([films], transform, config))
+
+    def candidate(
+        self, role: Role, source: pathlib.Path, transformer: Callable[[Networks], Params]
+    ) -> Candidate:
+        """The model that the transformer makes with the other networks of a checkpoint.
+
+        Raises:
+          FileNotFoundError: no checkpoint, or one without a tokenizer.
+        """
+        vae = stored_config(source, "vae", VAEConfig)
+        compute = self.compute.compute()
+        encode_text = text_encoder_fn(
+            load_network(source, "text", dtype=compute.dtype),
+            self.text,
+            self.tokenizer(source),
+            text_tokens=self.dit.text_tokens,
+            dtype=compute.dtype,
+        )
+        film = FilmNetworks(
+            dit={},
+            dit_config=self.dit,
+            vae=load_network(source, "vae", dtype=jnp.float32),
+            vae_config=vae,
+            encode_text=encode_text,
+            rollout=self.rollout,
+            compute=compute,
+            decode_dtype=compute.dtype,
+        )
+        stride = vae.spatial_stride
+        return Candidate(
+            role=role,
+            model=lambda networks: dataclasses.replace(film, dit=transformer(networks)),
+            size=(self.clip.rows * stride, self.clip.cols * stride),
+            video_frames=vae.video_frames(self.clip.frames),
+            guidance=self.guidance,
+            stories=self.looked_at,
+        )
 
     def export(
         self,

@@ -88,7 +88,7 @@ def test_json_is_all_that_is_printed(judge):
     assert document["metrics"]["identity"] == 1
     assert document["metrics"]["prompt_accuracy"] > 0.9
     assert "carry_over_no_context" not in document["metrics"]
-    assert "2 test stories of 2 shots, 32 x 48; true of tiny (random weights)." in err
+    assert "2 test stories of 2 shots, 32 x 48: true films." in err
     assert "4/4 films scored (own)" in err
 
 
@@ -106,7 +106,9 @@ def test_a_person_reads_a_table(judge, monkeypatch):
 @pytest.mark.parametrize("role", ["teacher", "autoencoder"])
 def test_other_roles_are_judged_the_same_way(judge, role):
     options = ("--steps", 2, "--guidance", 2, "--batch", 2) if role == "teacher" else ()
-    document = json.loads(judge("--role", role, *options, "--json")[0])
+    out, err = judge("--role", role, *options, "--json")
+    document = json.loads(out)
+    assert f"32 x 48: {role} of tiny, random weights." in err
     assert document["role"] == role
     assert ("no_context" in document["passes"]) is (role == "teacher")
     assert document["metrics"]["oracle_accuracy"] > 0.9

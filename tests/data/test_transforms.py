@@ -1,79 +1,78 @@
-"""Samples hold what they say: whole films, or a target with the context of the official rule."""
+"""Samples hold what they say: one shot, or a target with the context of the official rule."""
 
 import numpy as np
 import pytest
 
-from shotstream_jax.data.sources import StoredFilm
-from shotstream_jax.data.transforms import Excerpt, WholeFilm
+from shotstream_jax.data.latent_films import LatentFilm, reference_frames
+from shotstream_jax.data.transforms import Captions, Excerpt, OneShot
 from shotstream_jax.story import context_frames
 
-SHOTS, FRAMES = 4, 9
+SHOTS, VIDEO_FRAMES, FRAMES = 4, 9, 3
 
 
-@pytest.fixture
-def film() -> StoredFilm:
-    """Every frame is painted in its own grey, `10 * shot + frame + 1`."""
-    grey = 10 * np.arange(SHOTS)[:, None] + np.arange(FRAMES) + 1
-    pixels = np.broadcast_to(grey[:, :, None, None, None], (SHOTS, FRAMES, 16, 32, 3))
-    return StoredFilm(pixels.astype(np.uint8), tuple(f"caption {k}" for k in range(SHOTS)))
+def film(budget: int = 6) -> LatentFilm:
+    """A clip is its shot's number plus 0.5; a reference 10 times its shot's plus its frame's."""
+    shots = np.arange(SHOTS, dtype=np.float32)
+    frames = reference_frames(VIDEO_FRAMES, budget)
+    references = 10 * shots[:, None] + np.asarray(frames) + 1
+    grid = np.ones((2, 3, 4), np.float32)
+    return LatentFilm(
+        captions=tuple("word " * (k + 1) for k in range(SHOTS)),
+        clips=(shots[:, None] + 0.5 * np.ones((1, FRAMES)))[..., None, None, None] * grid,
+        references=references[..., None, None, None] * grid,
+        reference_frames=frames,
+        video_frames=VIDEO_FRAMES,
+    )
 
 
 def lengths(captions):
-    return np.asarray([[len(caption)] for caption in captions], np.int32)
-
-
-def test_a_whole_film_is_the_film(film):
-    sample = WholeFilm()(film, np.random.default_rng(0))
-    np.testing.assert_array_equal(sample["pixels"], film.pixels)
-    assert sample["captions"].tolist() == list(film.captions)
+    """Every id is the number of words of its caption."""
+    ids = np.asarray([[len(caption.split())] * 2 for caption in captions], np.int32)
+    return ids, np.ones(ids.shape, bool)
 
 
 @pytest.mark.parametrize("policy", ["anchor", "recent"])
 @pytest.mark.parametrize("budget", [1, 2, 6])
-def test_context_follows_the_official_rule(film, budget, policy):
-    transform = Excerpt(budget=budget, policy=policy)
+def test_context_follows_the_official_rule(budget, policy):
+    transform = Excerpt(lengths, budget=budget, policy=policy)
     seen = set()
     for seed in range(30):
-        sample = transform(film, np.random.default_rng(seed))
+        sample = transform(film(budget), np.random.default_rng(seed))
         target = int(sample["target_shot"])
         seen.add(target)
-        np.testing.assert_array_equal(sample["target"], film.pixels[target])
-        refs = context_frames([FRAMES] * target, budget, policy)
+        assert (sample["target"] == 0.5 + target).all()
+        refs = context_frames([VIDEO_FRAMES] * target, budget, policy)
         if target:
-            greys = [10 * ref.shot + ref.frame + 1 for ref in refs]
-            assert sample["context"][:, 0, 0, 0].tolist() == greys
+            values = [10 * ref.shot + ref.frame + 1 for ref in refs]
+            assert sample["context"][:, 0, 0, 0].tolist() == values
             assert sample["context_shot"].tolist() == [ref.shot for ref in refs]
         else:
             assert not sample["context"].any()
             assert not sample["context_shot"].any()
-        assert sample["context"].shape == (budget, 16, 32, 3)
-        assert sample["captions"].tolist() == list(film.captions)
+        assert sample["context"].shape == (budget, 2, 3, 4)
+        assert sample["ids"][:, 0].tolist() == [1, 2, 3, 4]
     assert seen == set(range(SHOTS))
 
 
-def test_every_shot_is_the_target_about_as_often(film):
-    rng = np.random.default_rng(0)
-    drawn = [int(Excerpt()(film, rng)["target_shot"]) for _ in range(400)]
+def test_every_shot_is_the_target_about_as_often():
+    rng, transform = np.random.default_rng(0), Excerpt(lengths)
+    drawn = [int(transform(film(), rng)["target_shot"]) for _ in range(400)]
     assert np.bincount(drawn) == pytest.approx(100, rel=0.3)
 
 
-def test_an_excerpt_reads_no_other_frame(film):
-    asked = []
-
-    class Watched:
-        captions = film.captions
-        shot_lengths = film.shot_lengths
-
-        def frames(self, shot, only=None):
-            asked.append((shot, only))
-            return film.frames(shot, only)
-
-    seed = next(s for s in range(99) if np.random.default_rng(s).integers(SHOTS) == 2)
-    Excerpt()(Watched(), np.random.default_rng(seed))
-    assert asked == [(2, None), (0, [0, 4, 8]), (1, [0, 4, 8])]
+def test_one_shot_comes_with_its_own_caption():
+    for seed in range(8):
+        sample = OneShot(lengths)(film(), np.random.default_rng(seed))
+        assert (sample["target"] + 0.5 == sample["ids"][0, 0]).all()
+        assert sample["ids"].shape == (1, 2)
 
 
-@pytest.mark.parametrize("transform", [Excerpt(tokenize=lengths), WholeFilm(tokenize=lengths)])
-def test_captions_are_what_the_tokenizer_makes_of_them(film, transform):
-    sample = transform(film, np.random.default_rng(0))
-    np.testing.assert_array_equal(sample["captions"], [[9]] * SHOTS)
+def test_captions_are_all_there():
+    sample = Captions(lengths)(film(), np.random.default_rng(0))
+    assert set(sample) == {"ids", "mask"}
+    assert sample["ids"][:, 0].tolist() == [1, 2, 3, 4]
+
+
+def test_a_frame_that_was_not_encoded_is_named():
+    with pytest.raises(ValueError, match=r"Frame 4 of shot 0 was not encoded, only frames \(0,\)"):
+        film(budget=1).context(context_frames([VIDEO_FRAMES], 3))

@@ -1,18 +1,14 @@
 """Sums and counts by story make the means; stories drawn anew make the intervals."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from shotstream_jax.data.world.attributes import ATTRIBUTES, HIDDEN, NAMED
 from shotstream_jax.data.world.film_score import FilmScore
-from shotstream_jax.data.world.oracle import UNSEEN, observe_shot
-from shotstream_jax.data.world.spec import sample_story
+from shotstream_jax.data.world.oracle import observe_shot
 from shotstream_jax.evaluation.scores import (
     Tally,
     carry_over_chance,
-    hold_against_given,
     tally_films,
     tally_oracle,
     tally_passes,
@@ -116,20 +112,6 @@ class TestFilms:
         film = score(prompts=(True,), kept=(True,), observations=(BLANK,) * 3)
         names = [name for name in tally_films([film]) if "shot" in name]
         assert names == ["carry_over/shot_3"]
-
-
-def test_a_habit_does_not_outvote_the_first_shot():
-    """The drawing of `hold_against_given`."""
-    spec = dataclasses.replace(sample_story(0, 4), trim="white", sky="rose")
-
-    def shot(trim, sky):
-        return dataclasses.replace(BLANK, values={**BLANK.values, "trim": trim, "sky": sky})
-
-    shots = (shot("white", "rose"), *[shot("pink", "rose")] * 2, shot("pink", UNSEEN))
-    film = score(observations=shots, kept=(False, True, True))
-    held = hold_against_given(film, spec)
-    assert held.carry_over == {"trim": (False, False, False), "sky": (True, True, False)}
-    assert held.identity == film.identity
 
 
 class TestPasses:

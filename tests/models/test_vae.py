@@ -289,7 +289,7 @@ def test_wan_sizes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base_channels": 0}, "base_channels 0, latent_channels 3"),
+        ({"base_channels": 0}, "base_channels 0 must be at least 1"),
         ({"residual_blocks": 0}, "residual_blocks 0"),
         ({"temporal_downsample": (True,)}, "4 multipliers make 3 changes of stage, .* has 1 flags"),
         ({"multipliers": (1, 2, 4)}, "3 multipliers make 2 changes of stage, .* has 3 flags"),

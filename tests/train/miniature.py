@@ -112,8 +112,8 @@ def base(root: pathlib.Path, **changes) -> BaseTraining:
 
 
 def teacher(root: pathlib.Path, **changes) -> TeacherTraining:
-    settings = transformer(root, "teacher", start=root / "base" / "export", **changes)
-    return TeacherTraining(**settings)
+    settings = transformer(root, "teacher", **changes)
+    return TeacherTraining(**{"start": root / "base" / "export", **settings})
 
 
 def pairs(root: pathlib.Path, **changes) -> OdePairs:

@@ -51,6 +51,41 @@ def test_without_a_mean_gradient_none_is_stored():
     assert stored(0.9) == 18
 
 
+def test_muon_turns_kernels_and_leaves_the_rest_to_adam():
+    """A step along a kernel has no long and no short directions, whatever its gradient has."""
+    params = {
+        "blocks": {"ffn": {"kernel": jnp.zeros((2, 6, 4)), "bias": jnp.zeros((2, 4))}},
+        "head": {"kernel": jnp.zeros((6, 4))},
+    }
+    steep = jnp.diag(jnp.array([1.0, 1e-2, 3.0, 0.2]), 0)
+    gradient = jax.tree.map(lambda p: jnp.ones_like(p) * 1e-3, params)
+    gradient["blocks"]["ffn"]["kernel"] = jnp.stack([jnp.pad(steep, ((0, 2), (0, 0)))] * 2)
+    gradient["head"]["kernel"] = jnp.pad(steep, ((0, 2), (0, 0)))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, muon=10.0, b1=0.0, clip=None))
+    direction, _ = optimizer.update(gradient, optimizer.init(params), params)
+
+    def lengths(matrix):
+        return np.linalg.svd(matrix, compute_uv=False)
+
+    for layer in direction["blocks"]["ffn"]["kernel"]:
+        assert lengths(layer).max() / lengths(layer).min() < 2
+        assert np.all(np.diag(layer) > 0)
+    bias = direction["blocks"]["ffn"]["bias"]
+    # Adam's step is the sign of the gradient, one tenth of what kernels move at.
+    np.testing.assert_allclose(bias, jnp.ones_like(bias), rtol=1e-3)
+    np.testing.assert_allclose(np.diag(direction["head"]["kernel"]), np.ones(4), rtol=1e-3)
+
+
+@pytest.mark.parametrize("muon", [None, 2.0])
+def test_everything_decays_at_one_rate(muon):
+    still = jax.tree.map(jnp.zeros_like, PARAMS)
+    config = OptimizerConfig(learning_rate=1.0, muon=muon, weight_decay=0.25)
+    optimizer = make_optimizer(config)
+    direction, _ = optimizer.update(still, optimizer.init(PARAMS), PARAMS)
+    for taken, param in zip(jax.tree.leaves(direction), jax.tree.leaves(PARAMS), strict=True):
+        np.testing.assert_allclose(taken, 0.25 * param, rtol=1e-6)
+
+
 def test_the_whole_gradient_is_clipped_at_once():
     optimizer = make_optimizer(OptimizerConfig(learning_rate=1.0, clip=0.5))
     small = jax.tree.map(lambda p: 1e-3 * jnp.ones_like(p), PARAMS)

@@ -2,7 +2,10 @@
 
 import dataclasses
 import importlib.util
+import json
+import os
 import pathlib
+import subprocess
 import sys
 
 import jax
@@ -98,3 +101,22 @@ def test_weights_are_drawn_or_read_where_they_are_wanted(tmp_path):
     for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(read), strict=True):
         assert b.dtype == jnp.float32
         np.testing.assert_array_equal(a.astype(jnp.float32), b)
+
+
+def test_eight_devices_train_every_stage_as_one_does():
+    root = pathlib.Path(__file__).parents[2]
+    script = pathlib.Path(__file__).with_name("stages_on_eight_devices.py")
+    done = subprocess.run(
+        [sys.executable, script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["devices"] == 8
+    assert len(report["stages"]) == 5
+    for name, stage in report["stages"].items():
+        assert stage["difference"] < 1e-5, name
+        assert stage["moved"] > 1e-4, name

@@ -47,7 +47,16 @@ class StoryWorldConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Name the configuration; raises ValueError for sizes that cannot be staged."""
+        """Name the configuration.
+
+        Raises:
+          ValueError: frames that cannot be staged, or a split without films.
+        """
+        for split in SPLITS:
+            if getattr(self, split) < 1:
+                raise ValueError(
+                    f"{split} {getattr(self, split)}: a dataset has 1 film or more in every split."
+                )
         Picture(height=self.height, width=self.width)
         size = f"{self.shots}x{self.video_frames}x{self.height}x{self.width}"
         films = f"{self.train}-{self.validation}-{self.test}"

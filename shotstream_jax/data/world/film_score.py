@@ -3,7 +3,13 @@
 Named attributes are compared with the captions' truth. Hidden ones and the character's identity are
 compared with the earlier shots of the same film, because no caption tells them: whatever the first
 shot chose, later shots must keep. A model that always makes the same choice keeps it without any
-memory; give it true first shots (`given`) and chance is one over the number of values.
+memory; give it true first shots (`given`), which alone are then compared with, and chance is one
+over the number of values:
+
+    the film             white (given)   pink   pink     pink
+    kept                                 no     no       no
+    without a given      white           pink   pink     pink
+    kept                                 no     either   yes
 """
 
 import dataclasses
@@ -34,9 +40,9 @@ class FilmScore:
       observations: what every shot shows, given ones included.
       prompt: for every named attribute, whether each scored shot shows what was asked.
       carry_over: for every hidden attribute, whether each scored shot after the first one shows
-        what the shots before it showed.
-      identity: whether each scored shot after the first one shows the character of the shots
-        before it, in shape, colour, pattern and trim.
+        what the given shots showed, or, with none given, all shots before it.
+      identity: whether each scored shot after the first one shows the character of those shots, in
+        shape, colour, pattern and trim.
       motion: how far each scored shot carries out the named action, 1 is as in a true film.
       cuts: cuts that are due and seen, over cuts that are due or seen.
       flicker: change of the set inside each scored shot, as a share of the RGB range.
@@ -85,7 +91,7 @@ def score_film(film: Sequence[Footage], spec: StorySpec, *, given: int = 0) -> F
         for name in NAMED
     }
     same = {
-        name: tuple(_agrees(seen[k], seen[:k], name) for k in later)
+        name: tuple(_agrees(seen[k], seen[:given] or seen[:k], name) for k in later)
         for name in (*IDENTITY, *HIDDEN)
     }
     return FilmScore(

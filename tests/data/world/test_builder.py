@@ -1,5 +1,6 @@
 """The dataset on disk is StoryWorld, and TensorFlow has no part in it."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -62,6 +63,31 @@ def test_what_is_no_spec_is_refused(text):
 def test_a_folder_without_films_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no 'train' films"):
         RecordSource(tmp_path)
+
+
+class Stored:
+    """A dataset of the records given, as TFDS hands them out."""
+
+    def __init__(self, *records):
+        self.records = records
+
+    def as_data_source(self, split):
+        return self.records
+
+
+def test_an_empty_split_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="validation 0: a dataset has 1 film"):
+        dataclasses.replace(SIZES, validation=0)
+    monkeypatch.setattr(tfds, "builder_from_directory", lambda folder: Stored())
+    with pytest.raises(ValueError, match="has 0 'validation' films"):
+        RecordSource(tmp_path, "validation")
+
+
+def test_a_caption_without_its_shot_is_refused(tmp_path, monkeypatch):
+    record = {"pixels": np.zeros((2, 1, 4, 4, 3), np.uint8), "captions": [b"a red star"]}
+    monkeypatch.setattr(tfds, "builder_from_directory", lambda folder: Stored(record))
+    with pytest.raises(ValueError, match=r"Film 0 of 'train' in .* has 2 shots and 1 captions"):
+        RecordSource(tmp_path)[0]
 
 
 def test_a_frame_that_cannot_be_staged_is_refused():

@@ -54,6 +54,15 @@ def test_hidden_attributes_are_held_against_the_film_not_against_the_spec():
     assert score_film(film(other), SPEC).summary()["carry_over/trim"] == 1
 
 
+def test_a_habit_does_not_outvote_what_was_given():
+    """The drawing of the module: pink, again and again, after a white shot that was given."""
+    habit = dataclasses.replace(SPEC, trim="pink", shots=(*SPEC.shots, SPEC.shots[0]))
+    shots = film(habit)
+    shots[0] = render_shot(SPEC, 0)
+    assert score_film(shots, habit, given=1).carry_over["trim"] == (False,) * 3
+    assert score_film(shots, habit).carry_over["trim"][2] is True
+
+
 @pytest.mark.parametrize(("named", "value"), [("shape", "star"), ("colour", "purple")])
 def test_a_changed_character_fails_the_prompt_and_its_identity(named, value):
     shots = film(SPEC)

@@ -1,0 +1,43 @@
+"""Stage 4 at full size: distribution matching from shot to shot, on the student's own history.
+
+    shotstream train configs/wan_dmd_inter.py --resume
+
+1000 generator updates in the paper, with adapters of rank 256 on both networks; stories of 5 shots.
+The adapters are merged into what is exported.
+"""
+
+import pathlib
+
+from shotstream_jax.config import WAN_NEGATIVE
+from shotstream_jax.models.dit_config import WAN_1_3B
+from shotstream_jax.models.text_encoder import UMT5_XXL
+from shotstream_jax.models.vae_config import WAN_VAE
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.train.dmd import DMDConfig
+from shotstream_jax.train.inter_shot import InterShotTraining, LoRAConfig
+from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.stage import MeshConfig
+from shotstream_jax.train.transformer import ClipShape
+
+config = InterShotTraining(
+    output=pathlib.Path("runs/wan/dmd_inter"),
+    steps=6000,
+    batch=32,
+    dit=WAN_1_3B,
+    text=UMT5_XXL,
+    rollout=RolloutConfig(),
+    clip=ClipShape(),
+    vae=WAN_VAE,
+    generator=pathlib.Path("runs/wan/dmd_intra/export"),
+    teacher=pathlib.Path("runs/wan/teacher/export"),
+    latents=pathlib.Path("runs/wan/latents"),
+    dmd=DMDConfig(guidance=4.0, shift=8.0),
+    negative=WAN_NEGATIVE,
+    adapter=LoRAConfig(rank=256, alpha=256.0),
+    optimizer=OptimizerConfig(learning_rate=2e-6, b1=0.0, b2=0.999, weight_decay=0.01, clip=1.0),
+    critic_optimizer=OptimizerConfig(
+        learning_rate=4e-7, b1=0.0, b2=0.999, weight_decay=0.01, clip=10.0
+    ),
+    mesh=MeshConfig(fsdp=8),
+    save_every=50,
+)
