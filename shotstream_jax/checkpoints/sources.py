@@ -90,6 +90,15 @@ _FOLDERS = (
 )
 
 
+def is_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a folder says that it is a checkpoint of this package.
+
+    Raises:
+      ValueError: it says something that cannot be read.
+    """
+    return _json(folder / CONFIG).get("format") == FORMAT
+
+
 def find_source(
     path: pathlib.Path, *, base: pathlib.Path | None = None, section: str | None = None
 ) -> Source:
@@ -150,8 +159,10 @@ def _in_folder(path: pathlib.Path, without: str | None = None) -> Source:
     """Everything that a folder of a known kind must hold, except the network `without`."""
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}; check the path.")
-    if _json(path / CONFIG).get("format") == FORMAT:
-        raise ValueError(f"{path} is a checkpoint already; give official weights.")
+    if is_checkpoint(path):
+        raise ValueError(
+            f"{path} is a checkpoint already; give official weights, or --dtype to store it again."
+        )
     found = {folder.name: _files(path, folder) for folder in _FOLDERS}
     folder = max(_FOLDERS, key=lambda folder: len(found[folder.name]))
     files = found[folder.name]

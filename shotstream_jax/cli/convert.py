@@ -1,5 +1,9 @@
 """`shotstream convert`: official weights into a checkpoint folder, and a checkpoint back.
 
+    shotstream convert Wan2.1-T2V-1.3B -o checkpoints/wan
+    shotstream convert checkpoints/wan --to-official wan.safetensors
+    shotstream convert runs/tiny/dmd_inter/export -o tiny --dtype bfloat16
+
 What was found is printed before anything is written; whatever is partial is refused.
 """
 
@@ -14,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.checkpoints.official import export_official, import_source, report_on
+from shotstream_jax.checkpoints.recast import recast
 from shotstream_jax.checkpoints.report import Report
-from shotstream_jax.checkpoints.sources import Source, find_source, with_lora
+from shotstream_jax.checkpoints.sources import Source, find_source, is_checkpoint, with_lora
 
 _Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")]
 _File = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")]
@@ -27,7 +32,7 @@ class Convert:
 
     Attributes:
       source: Wan2.1 folder, diffusers folder, or file of one network (.pt, .pth, .safetensors);
-        with --to-official a checkpoint folder.
+        with --to-official, or to store it again as another --dtype, a checkpoint folder.
       output: checkpoint folder to make.
       wan: folder that has what a file of one network lacks: autoencoder, text encoder, tokenizer.
       section: branch of a .pt file, by default generator where there is one; or generator_ema.
@@ -73,6 +78,11 @@ def convert(
     if args.to_official is not None:
         export_official(args.source, args.to_official, network=args.network, dtype=args.dtype)
         console.print(Text(f"Wrote {args.network} to {args.to_official}."))
+    elif args.output is not None and args.dtype is not None and is_checkpoint(args.source):
+        if args.wan or args.section or args.lora:
+            raise ValueError(f"{args.source} is whole: leave out --wan, --section and --lora.")
+        recast(args.source, args.output, args.dtype)
+        console.print(Text(f"Wrote {args.source} to {args.output} as {args.dtype}."))
     elif args.output is not None:
         _import(args, args.output, console)
 

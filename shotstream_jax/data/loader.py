@@ -12,7 +12,6 @@ import grain
 
 from shotstream_jax.data.transforms import Sample, Transform
 
-
 _EPOCHS = 1 << 32
 """Without end, for all that it matters; Grain's own infinity overflows in batches of 1."""
 

@@ -34,7 +34,7 @@ from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.stage import Batches, Scores, Stage, random_weights
 from shotstream_jax.train.teacher import teacher_loss
 from shotstream_jax.train.transformer import TransformerTraining, check_clip
-from shotstream_jax.train.weights import model_document, stored_config, training_facts
+from shotstream_jax.train.weights import lineage, model_document, stored_config, training_facts
 from shotstream_jax.typing import Array, Float, Key, Params
 
 
@@ -107,6 +107,7 @@ class BaseTraining(TransformerTraining):
             {name: dataclasses.asdict(config) for name, config in sizes.items()},
             rollout=self.rollout,
             training=training_facts(self.STAGE, self.steps, self.seed),
+            after=lineage(self.vae),
         )
         beside = folder.with_name(TOKENIZER)
         self._tokenizer().save(beside)

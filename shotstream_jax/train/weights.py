@@ -116,7 +116,10 @@ def export_model(
     others = {name: sizes for name, sizes in stored["networks"].items() if name in ("vae", "text")}
     params, config = dit
     document = model_document(
-        {"dit": dataclasses.asdict(config), **others}, rollout=rollout, training=training
+        {"dit": dataclasses.asdict(config), **others},
+        rollout=rollout,
+        training=training,
+        after=lineage(source),
     )
     with creating_checkpoint(folder, document, source / TOKENIZER / TOKENIZER_FILE) as partial:
         write_network(partial, "dit", params)
@@ -125,15 +128,30 @@ def export_model(
 
 
 def model_document(
-    networks: Mapping[str, Any], *, rollout: RolloutConfig, training: Mapping[str, Any]
+    networks: Mapping[str, Any],
+    *,
+    rollout: RolloutConfig,
+    training: Mapping[str, Any],
+    after: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The config of a trained checkpoint."""
+    """The config of a trained checkpoint; `after` is how those were made that it grew from."""
     return {
         "networks": dict(networks),
         "rollout": dataclasses.asdict(rollout),
         "weights": "trained",
-        "training": dict(training),
+        "training": {**training, "after": [dict(facts) for facts in after]},
     }
+
+
+def lineage(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """How a checkpoint was made, the first stage first; nothing of one that was converted.
+
+    Raises:
+      FileNotFoundError: no checkpoint in the folder.
+    """
+    facts = dict(read_config(folder).get("training", {}))
+    earlier = facts.pop("after", [])
+    return [*earlier, facts] if facts else []
 
 
 def training_facts(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from shotstream_jax.checkpoints.manager import read_config
+from shotstream_jax.checkpoints.manager import read_config, stored_leaves
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.names_text import text_names
 from shotstream_jax.checkpoints.names_vae import vae_names
@@ -241,3 +241,17 @@ def test_a_damaged_checkpoint_is_said_in_one_line(shotstream, film, tmp_path):
 
 def test_what_went_well_has_status_zero(shotstream, film, tmp_path):
     assert shotstream(film, "--output", tmp_path / "out")[0] == 0
+
+
+def test_a_checkpoint_is_stored_again_in_half_the_space(wan, film, tmp_path, run, refused):
+    made, again = tmp_path / "made", tmp_path / "again"
+    assert run("convert", film, "--wan", wan, "-o", made)[0] == 0
+    assert run("convert", made, "-o", again, "--dtype", "bfloat16")[0] == 0
+    assert read_config(again) == read_config(made)
+    for name in ("dit", "vae", "text"):
+        before, after = stored_leaves(made, name), stored_leaves(again, name)
+        assert before.keys() == after.keys()
+        assert {leaf.dtype.name for leaf in after.values()} == {"bfloat16"}
+    assert (again / "tokenizer" / "tokenizer.json").is_file()
+    said = refused("convert", made, "-o", tmp_path / "more", "--dtype", "float32", "--wan", wan)
+    assert "is whole: leave out --wan" in said

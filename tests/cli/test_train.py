@@ -9,19 +9,37 @@ import pytest
 from shotstream_jax.cli.train import load_experiment, override, train
 from shotstream_jax.train import loop
 
+FINISHED = "export is ready"
 TOY = pathlib.Path(__file__).parents[1] / "train" / "toy_training.py"
 
 
 @pytest.fixture
 def experiment(tmp_path):
     """An experiment file whose run is a toy."""
-    path = tmp_path / "tiny_toy.py"
+    return write_toy(tmp_path / "tiny_toy.py", tmp_path / "run")
+
+
+def write_toy(path, output, steps=4):
     path.write_text(
         f"import importlib.util, sys\n"
         f"spec = importlib.util.spec_from_file_location('toy_training', {str(TOY)!r})\n"
         f"toy = sys.modules.setdefault('toy_training', importlib.util.module_from_spec(spec))\n"
         f"hasattr(toy, 'toy') or spec.loader.exec_module(toy)\n"
-        f"config = toy.toy({str(tmp_path / 'run')!r}, steps=4)\n"
+        f"config = toy.toy({str(output)!r}, steps={steps})\n"
+    )
+    return path
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """An experiment file that lists two others."""
+    for name in ("first", "second"):
+        write_toy(tmp_path / f"{name}.py", tmp_path / name)
+    path = tmp_path / "all.py"
+    path.write_text(
+        "import pathlib\n"
+        "from shotstream_jax.train.pipeline import Pipeline\n"
+        "config = Pipeline(stages=(pathlib.Path('first.py'), pathlib.Path('second.py')))\n"
     )
     return path
 
@@ -53,7 +71,7 @@ def test_a_run_is_not_written_over_unasked(experiment):
 def test_exit_status_says_what_stopped_it(experiment, monkeypatch, number, status, capsys):
     real = loop.train
 
-    def interrupted(config, *, existing, watch):
+    def interrupted(config, *, existing, watch, look):
         del watch
         signals = iter([number])
 
@@ -61,7 +79,7 @@ def test_exit_status_says_what_stopped_it(experiment, monkeypatch, number, statu
             for number in signals:
                 signal.raise_signal(number)
 
-        return real(config, existing=existing, watch=once)
+        return real(config, existing=existing, watch=once, look=look)
 
     monkeypatch.setattr(loop, "train", interrupted)
     assert train([str(experiment)]) == status
@@ -70,7 +88,7 @@ def test_exit_status_says_what_stopped_it(experiment, monkeypatch, number, statu
 
 def test_divergence_has_a_status_of_its_own(experiment, capsys):
     assert train([str(experiment), "--bad", "0", "1", "2", "3", "--steps", "9"]) == 43
-    assert "no finite gradient for 3 steps" in capsys.readouterr().err
+    assert "too many steps in a row without a finite gradient" in capsys.readouterr().err
 
 
 def test_overrides_reach_every_setting(experiment):
@@ -120,3 +138,40 @@ def test_help_lists_the_settings_of_a_file(experiment, capsys):
         train([str(experiment), "--help"])
     assert stop.value.code == 0
     assert "--optimizer.learning-rate" in capsys.readouterr().out
+
+
+def test_a_pipeline_runs_what_is_not_done(pipeline, tmp_path, capsys):
+    assert train([str(tmp_path / "first.py")]) == 0
+    capsys.readouterr()
+    assert train([str(pipeline), "--resume"]) == 0
+    said = capsys.readouterr().err
+    assert "Stage 1 of 2, first.py: done before." in said
+    assert "Stage 2 of 2, second.py:" in said
+    assert said.count(FINISHED) == 1
+    assert train([str(pipeline), "--resume"]) == 0
+    assert FINISHED not in capsys.readouterr().err
+
+
+def test_a_pipeline_ends_at_a_stage_that_does_not_finish(pipeline, tmp_path, capsys):
+    script = (tmp_path / "first.py").read_text().replace("steps=4", "steps=9, bad=(0, 1, 2, 3)")
+    (tmp_path / "first.py").write_text(script)
+    assert train([str(pipeline)]) == 43
+    assert "Stage 2" not in capsys.readouterr().err
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_pipeline_does_not_go_on_with_other_settings(pipeline, tmp_path):
+    assert train([str(pipeline)]) == 0
+    write_toy(tmp_path / "first.py", tmp_path / "first", steps=6)
+    script = (tmp_path / "second.py").read_text().replace("steps=4", "steps=4, seed=8")
+    (tmp_path / "second.py").write_text(script)
+    with pytest.raises(ValueError, match="holds a run with seed 0, and it is 8 now"):
+        train([str(pipeline), "--resume"])
+    lines = (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["step"] == 6
+
+
+def test_a_pipeline_of_pipelines_is_refused(pipeline, tmp_path):
+    (tmp_path / "first.py").write_text(pipeline.read_text())
+    with pytest.raises(ValueError, match=r"first\.py lists stages itself"):
+        train([str(pipeline)])

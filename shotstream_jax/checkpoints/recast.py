@@ -1,0 +1,38 @@
+"""A checkpoint stored again in another number format: what is trained in float32 is published so."""
+
+import pathlib
+from collections.abc import Callable
+
+from jax.typing import DTypeLike
+
+from shotstream_jax.checkpoints.manager import (
+    TOKENIZER,
+    creating_checkpoint,
+    load_network,
+    read_config,
+    write_network,
+)
+
+
+def recast(
+    folder: pathlib.Path,
+    output: pathlib.Path,
+    dtype: DTypeLike,
+    *,
+    started: Callable[[str], None] = lambda name: None,
+) -> None:
+    """Write a checkpoint again with every array in another format; all else stays as it is.
+
+    `started` hears the name of each network before it is written.
+
+    Raises:
+      FileExistsError: something is at `output` already.
+      FileNotFoundError: no checkpoint in the folder.
+      ValueError: it is damaged.
+    """
+    config = read_config(folder)
+    tokenizer = folder / TOKENIZER / "tokenizer.json"
+    with creating_checkpoint(output, config, tokenizer if tokenizer.is_file() else None) as partial:
+        for name in config["networks"]:
+            started(name)
+            write_network(partial, name, load_network(folder, name, dtype=dtype))
