@@ -12,6 +12,7 @@ from shotstream_jax.train.pipeline import Pipeline
 config = Pipeline(
     stages=(
         pathlib.Path("tiny_vae.py"),
+        pathlib.Path("tiny_vae_motion.py"),
         pathlib.Path("tiny_latents.py"),
         pathlib.Path("tiny_base.py"),
         pathlib.Path("tiny_teacher.py"),

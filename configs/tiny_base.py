@@ -20,9 +20,10 @@ config = BaseTraining(
     clip=ClipShape(frames=6, rows=12, cols=20),
     compute=ComputeConfig(dtype="float32", remat="none"),
     latents=pathlib.Path("runs/tiny/latents"),
-    vae=pathlib.Path("runs/tiny/vae/export"),
+    vae=pathlib.Path("runs/tiny/vae_motion/export"),
     optimizer=OptimizerConfig(
         learning_rate=2e-3,
+        muon=15.0,
         schedule="cosine",
         warmup=100,
         final=0.1,
@@ -31,6 +32,6 @@ config = BaseTraining(
         weight_decay=0.01,
     ),
     log_every=50,
-    validate_every=100_000,
+    validate_every=1000,
     save_every=500,
 )

@@ -14,7 +14,7 @@ config = LatentMaking(
     samples=2000,
     shard=25,
     seed=1,
-    vae=pathlib.Path("runs/tiny/vae/export"),
+    vae=pathlib.Path("runs/tiny/vae_motion/export"),
     height=48,
     width=80,
 )

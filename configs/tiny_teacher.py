@@ -24,6 +24,7 @@ config = TeacherTraining(
     trainable="all",
     optimizer=OptimizerConfig(
         learning_rate=1.5e-3,
+        muon=15.0,
         schedule="cosine",
         warmup=100,
         final=0.02,

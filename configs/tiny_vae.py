@@ -4,6 +4,9 @@
 
 The same command goes on where a stopped run was left. It learns on pictures, which are cheap, then
 on clips of 5, 9 and 21 frames: later latents are only as good as what they were trained on.
+
+About 55 minutes on 2 CPU cores. There is no gate on the result, 24.3 dB, in which a spinning star
+comes back round: configs/tiny_vae_motion.py goes on from here and mends that.
 """
 
 import pathlib
@@ -28,6 +31,7 @@ config = VAETraining(
         Phase(share=0.2, video_frames=21, batch=1),
     ),
     loss=VAELoss(edges=0.0),
+    gate=0.0,
     height=48,
     width=80,
     log_every=100,

@@ -1,4 +1,4 @@
-"""A checkpoint stored again in another number format: what is trained in float32 is published so."""
+"""A checkpoint stored again in another number format, as trained weights are before they go out."""
 
 import pathlib
 from collections.abc import Callable

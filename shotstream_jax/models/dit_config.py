@@ -17,6 +17,8 @@ class DiTConfig:
       text_tokens: length of an encoded caption (longer is refused, shorter is zero-padded).
       latent_channels: channels of a latent frame, in and out.
       patch: rows and columns of latent that make one token.
+      shot_phase: radians between the temporal rotations of one shot and the next, which is what
+        tells context from the shot itself (0 does without).
     """
 
     dim: int = 1536
@@ -28,6 +30,7 @@ class DiTConfig:
     text_tokens: int = 512
     latent_channels: int = 16
     patch: tuple[int, int] = (2, 2)
+    shot_phase: float = 1 / 6
 
     def __post_init__(self) -> None:
         """Raises: ValueError: sizes that do not fit together, with both values."""

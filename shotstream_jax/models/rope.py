@@ -4,7 +4,7 @@ Every token carries four integers: its latent frame, patch row, patch column and
 channel pairs are shared out among time, rows and columns; the shot adds one constant phase to all
 temporal pairs. Context frames, chunks and cuts differ in their numbers only.
 
-    pair angle (time)  frame * 10000^(-2j / time_channels) + shot * SHOT_PHASE
+    pair angle (time)  frame * 10000^(-2j / time_channels) + shot * phase
     pair angle (row)   row   * 10000^(-2j / row_channels)          (columns likewise)
 
 Angles are tabulated on the host in float64 and passed on as float32 cosines and sines.
@@ -19,9 +19,6 @@ import numpy as np
 
 from shotstream_jax.pytree import pytree
 from shotstream_jax.typing import Array, Float, Int
-
-SHOT_PHASE = 1 / 6
-"""Radians that one shot adds to every temporal angle."""
 
 MAX_POSITION = 1024
 """Positions along any axis; a shot (with its context) may not be longer than this in frames."""
@@ -70,11 +67,14 @@ def grid_positions(
     )
 
 
-def rotation(positions: Positions, head_dim: int) -> Rotation:
-    """Look the angles of some tokens up. Positions must lie in [0, MAX_POSITION)."""
+def rotation(positions: Positions, head_dim: int, shot_phase: float) -> Rotation:
+    """Look the angles of some tokens up. Positions must lie in [0, MAX_POSITION).
+
+    `shot_phase` is what one shot adds to every temporal angle, in radians.
+    """
     time, row, col = axis_pairs(head_dim)
     time_cos, time_sin = _lookup(positions.frame, time)
-    phase = jnp.float32(SHOT_PHASE) * positions.shot[..., None]
+    phase = jnp.float32(shot_phase) * positions.shot[..., None]
     cos, sin = jnp.cos(phase), jnp.sin(phase)
     # cos(a + b) and sin(a + b), so that the table stays float64-exact under any shot.
     time_cos, time_sin = time_cos * cos - time_sin * sin, time_sin * cos + time_cos * sin

@@ -197,4 +197,4 @@ def _angles(config: DiTConfig, latents: Latents, frames: Array, shots: Array) ->
     rows, cols = (
         size // patch for size, patch in zip(latents.shape[2:4], config.patch, strict=True)
     )
-    return rotation(grid_positions(frames, shots, rows, cols), config.head_dim)
+    return rotation(grid_positions(frames, shots, rows, cols), config.head_dim, config.shot_phase)

@@ -76,7 +76,9 @@ def guided_velocity(
     """The teacher as a function of noisy target latents and one timestep."""
     rows, cols = (n // p for n, p in zip(scene.context.shape[2:4], config.patch, strict=True))
     numbers = jnp.broadcast_to(jnp.arange(scene.shots.shape[1]), scene.shots.shape)
-    angles = rotation(grid_positions(numbers, scene.shots, rows, cols), config.head_dim)
+    angles = rotation(
+        grid_positions(numbers, scene.shots, rows, cols), config.head_dim, config.shot_phase
+    )
 
     def call(x: Latents, timestep: Float[Array, ""], text: TextKeys) -> Latents:
         timesteps = jnp.full((x.shape[0], 1), timestep)

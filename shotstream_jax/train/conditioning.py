@@ -136,7 +136,7 @@ def predict_velocity(
         config,
         jnp.concatenate([given.context.astype(x_t.dtype), x_t], axis=1),
         timesteps,
-        rotation(grid_positions(numbers, shots, rows, cols), config.head_dim),
+        rotation(grid_positions(numbers, shots, rows, cols), config.head_dim, config.shot_phase),
         encode_captions(params, config, given.text, compute),
         caption_index=given.captions(frames),
         levels=levels,

@@ -11,9 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 
-from shotstream_jax.checkpoints.manager import load_network, network_shapes
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.train.objective import Batch, Networks, Objective
 from shotstream_jax.typing import Array, Key, PyTree
@@ -60,22 +58,6 @@ def random_weights(init: Callable[[Key[Array, ""]], Any], seed: int) -> Weights:
     return Weights(
         shapes=jax.eval_shape(init, key),
         load=lambda shardings: jax.jit(init, out_shardings=shardings)(key),
-    )
-
-
-def stored_weights(folder: pathlib.Path, network: str) -> Weights:
-    """Parameters of one network of a checkpoint folder, in float32.
-
-    Raises:
-      FileNotFoundError: no checkpoint in the folder.
-      ValueError: the network is not in it, or is damaged.
-    """
-    stored = network_shapes(folder, network)
-    return Weights(
-        shapes=jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), stored),
-        load=lambda shardings: load_network(
-            folder, network, dtype=jnp.float32, shardings=shardings
-        ),
     )
 
 

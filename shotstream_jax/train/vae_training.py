@@ -10,9 +10,10 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 
-from shotstream_jax.checkpoints.manager import save_checkpoint
+from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.sources import WorldSource
 from shotstream_jax.data.world.spec import Split
 from shotstream_jax.data.world.stage import Picture
@@ -20,7 +21,7 @@ from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.clips import Phase, PhasedClips, phase_ends
 from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
 from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.stage import Scores, Stage, Training, random_weights
+from shotstream_jax.train.stage import Scores, Stage, Training, Weights, random_weights
 from shotstream_jax.train.vae import VAELoss, init_inflated, to_pixels, vae_loss
 from shotstream_jax.train.vae_score import (
     Reconstruct,
@@ -30,7 +31,8 @@ from shotstream_jax.train.vae_score import (
     score_reconstructions,
     worst_attribute,
 )
-from shotstream_jax.typing import Array, Float
+from shotstream_jax.train.weights import check_origin, lineage, stored_config, training_facts
+from shotstream_jax.typing import Array, Float, Params
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -43,6 +45,7 @@ class VAETraining(Training):
       vae: its sizes; mean and deviation of the latents are measured, whatever is given.
       optimizer: how it moves.
       phases: lengths of clips, one after the other.
+      start: checkpoint with an autoencoder to go on from; `None` begins with a random one.
       loss: weights of the terms.
       height: of a video frame, in pixels.
       width: likewise.
@@ -58,6 +61,7 @@ class VAETraining(Training):
     vae: VAEConfig
     optimizer: OptimizerConfig
     phases: tuple[Phase, ...]
+    start: pathlib.Path | None = None
     loss: VAELoss = dataclasses.field(default_factory=VAELoss)
     height: int = 64
     width: int = 96
@@ -88,9 +92,7 @@ class VAETraining(Training):
         )
         return Stage(
             objectives={"vae": objective},
-            weights={
-                "vae": random_weights(functools.partial(init_inflated, config=self.vae), self.seed)
-            },
+            weights={"vae": self._weights()},
             batches=lambda: PhasedClips(films, self.phases, self.steps, self.seed),
             turn=lambda step: "vae",
             validate=functools.partial(self._validate, reconstruct),
@@ -104,6 +106,24 @@ class VAETraining(Training):
         return dataclasses.replace(
             self.vae, latent_mean=(0.0,) * channels, latent_std=(1.0,) * channels
         )
+
+    def _weights(self) -> Weights:
+        init = functools.partial(init_inflated, config=self.vae)
+        if self.start is None:
+            return random_weights(init, self.seed)
+        return Weights(
+            shapes=jax.eval_shape(init, jax.random.key(0)),
+            load=functools.partial(self._go_on, self.start),
+        )
+
+    def _go_on(self, start: pathlib.Path, shardings: Any) -> Params:
+        """Load an autoencoder of these sizes, whatever its latents were measured to be."""
+        measured = stored_config(start, "vae", VAEConfig)
+        sizes = dataclasses.replace(
+            self.vae, latent_mean=measured.latent_mean, latent_std=measured.latent_std
+        )
+        check_origin(start, "vae", sizes, ())
+        return load_network(start, "vae", dtype=jnp.float32, shardings=shardings)
 
     def _films(self, split: Split, stories: int) -> WorldSource:
         return WorldSource(
@@ -157,7 +177,10 @@ class VAETraining(Training):
         config = {
             "networks": {"vae": dataclasses.asdict(measured)},
             "weights": "trained",
-            "training": {"stage": "vae", "steps": self.steps, "seed": self.seed, "scores": scores},
+            "training": {
+                **training_facts("vae", self.steps, self.seed, scores),
+                "after": lineage(self.start) if self.start else [],
+            },
         }
         save_checkpoint(folder, {"vae": networks["vae"]}, config)
         return scores

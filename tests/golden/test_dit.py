@@ -45,7 +45,7 @@ def angles(dit_config):
     def of(frames, shots, latents):
         rows, cols = (n // p for n, p in zip(latents.shape[2:4], dit_config.patch, strict=True))
         at = grid_positions(jnp.asarray(frames)[None], jnp.asarray(shots)[None], rows, cols)
-        return rotation(at, dit_config.head_dim)
+        return rotation(at, dit_config.head_dim, dit_config.shot_phase)
 
     return of
 

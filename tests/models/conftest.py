@@ -31,7 +31,7 @@ class Example:
     def angles(self, frames):
         frames = jnp.asarray(frames)
         positions = grid_positions(frames[None], self.shots[:, frames], 2, 3)
-        return rotation(positions, self.config.head_dim)
+        return rotation(positions, self.config.head_dim, self.config.shot_phase)
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ import pytest
 
 from shotstream_jax.models.rope import (
     MAX_POSITION,
-    SHOT_PHASE,
     Rotation,
     axis_pairs,
     grid_positions,
     rotate,
     rotation,
 )
+
+SHOT_PHASE = 0.3
 
 
 def exact_angles(frame, row, col, shot, head_dim):
@@ -34,7 +35,7 @@ def test_pairs_are_shared_among_the_axes(head_dim, pairs):
 @pytest.mark.parametrize("shot", [0, 1, 7])
 def test_angles_are_float64_exact(frame, shot):
     positions = grid_positions(jnp.asarray([[frame]]), jnp.asarray([[shot]]), 2, 3)
-    angles = rotation(positions, 128)
+    angles = rotation(positions, 128, SHOT_PHASE)
     for token, (row, col) in enumerate([(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]):
         exact = exact_angles(frame, row, col, shot, 128)
         np.testing.assert_allclose(angles.cos[0, token], np.cos(exact), atol=3e-7)
@@ -52,8 +53,10 @@ def test_tokens_are_frame_major_then_row_then_column():
 def test_a_cut_is_one_constant_phase_on_time_and_nothing_else():
     x = jax.random.normal(jax.random.key(0), (1, 6, 1, 32))
     here, there = (
-        rotate(x, rotation(grid_positions(jnp.asarray([[3]]), jnp.asarray([[s]]), 2, 3), 32))
-        for s in (0, 2)
+        rotate(x, rotation(position, 32, SHOT_PHASE))
+        for position in (
+            grid_positions(jnp.asarray([[3]]), jnp.asarray([[shot]]), 2, 3) for shot in (0, 2)
+        )
     )
     time = 2 * axis_pairs(32)[0]
     np.testing.assert_array_equal(here[..., time:], there[..., time:])
@@ -67,7 +70,7 @@ def test_logits_depend_on_distance_alone():
 
     def logit(query_frame, key_frame):
         at = [
-            rotation(grid_positions(jnp.asarray([[f]]), jnp.zeros((1, 1), int), 1, 1), 32)
+            rotation(grid_positions(jnp.asarray([[f]]), jnp.zeros((1, 1), int), 1, 1), 32, 0.0)
             for f in (query_frame, key_frame)
         ]
         return jnp.vdot(rotate(q, at[0]), rotate(k, at[1]))

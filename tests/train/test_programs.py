@@ -20,7 +20,8 @@ from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.objective import Objective
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.programs import build_programs, mesh_of, place_batch
-from shotstream_jax.train.stage import MeshConfig, random_weights, stored_weights
+from shotstream_jax.train.stage import MeshConfig, random_weights
+from shotstream_jax.train.weights import network_weights
 
 
 def _toy():
@@ -95,7 +96,7 @@ def test_weights_are_drawn_or_read_where_they_are_wanted(tmp_path):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     config = {"networks": {"vae": dataclasses.asdict(VAE)}, "weights": "trained"}
     save_checkpoint(tmp_path / "stored", {"vae": half}, config)
-    stored = stored_weights(tmp_path / "stored", "vae")
+    stored = network_weights(tmp_path / "stored", "vae", VAE)
     assert stored.shapes == drawn.shapes
     read = stored.load(jax.tree.map(lambda _: here, stored.shapes))
     for a, b in zip(jax.tree.leaves(half), jax.tree.leaves(read), strict=True):

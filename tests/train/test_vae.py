@@ -88,6 +88,23 @@ def test_edges_are_what_a_blur_gets_wrong():
     assert edges(blurred) > 0.1
 
 
+def test_what_moves_may_count_for_more(params):
+    """In a clip that stands still nothing changes; where something moves its errors weigh more."""
+    keys = jax.random.split(jax.random.key(2), 2)
+    still = jnp.repeat(some_pixels(2, 1), 5, axis=1)
+    loss = jax.jit(vae_loss, static_argnames=("config", "loss"))
+
+    def error(pixels, motion):
+        weights = VAELoss(edges=0.0, divergence=0.0, motion=motion)
+        return float(loss(params, TINY, pixels, keys, loss=weights)[0])
+
+    assert error(still, 8.0) == pytest.approx(error(still, 0.0), rel=1e-5)
+    blinking = still * jnp.where(jnp.arange(5) % 2, -1.0, 1.0)[:, None, None, None]
+    more = error(blinking, 1.0) - error(blinking, 0.0)
+    assert more > 0.1 * error(blinking, 0.0)
+    assert error(blinking, 8.0) - error(blinking, 0.0) == pytest.approx(8 * more, rel=1e-3)
+
+
 def test_chance_is_by_sample(params):
     pixels = some_pixels()
     keys = jax.random.split(jax.random.key(2), 2)
@@ -237,6 +254,26 @@ def test_the_stage_trains_stops_resumes_and_exports_what_later_stages_read(tmp_p
     np.testing.assert_allclose(latents.mean((0, 1, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(latents.std((0, 1, 2, 3)), 1, atol=1e-3)
     assert (tmp_path / "run" / "validation" / "step_000004.png").exists()
+
+
+def test_an_autoencoder_is_trained_further(tmp_path):
+    train(training(tmp_path))
+    first = tmp_path / "run" / "export"
+    further = training(tmp_path / "further", start=first, seed=5)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    start = further.stage().weights["vae"]
+    loaded = start.load(jax.tree.map(lambda _: here, start.shapes))
+    for a, b in zip(
+        jax.tree.leaves(loaded), jax.tree.leaves(load_network(first, "vae")), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert train(further).ended == "finished"
+    facts = read_config(tmp_path / "further" / "run" / "export")["training"]
+    assert facts["seed"] == 5
+    assert [earlier["seed"] for earlier in facts["after"]] == [0]
+    wide = dataclasses.replace(TINY, base_channels=8)
+    with pytest.raises(ValueError, match="holds a vae with base_channels 2 and the config says 8"):
+        train(training(tmp_path / "wide", start=first, vae=wide))
 
 
 def test_a_network_below_the_gate_is_not_exported(tmp_path, params):
