@@ -12,7 +12,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = CausalInitTraining(
     output=pathlib.Path("runs/tiny/causal_init"),
-    steps=2500,
+    steps=2000,
     batch=16,
     dit=TINY.dit,
     text=TINY.text,
