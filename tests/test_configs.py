@@ -7,15 +7,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from shotstream_jax.cli.table import Table
 from shotstream_jax.cli.train import load_experiment
 from shotstream_jax.config import TINY
 from shotstream_jax.sharding import make_mesh
+from shotstream_jax.train.experiment import load_config
 from shotstream_jax.train.making import Making
 from shotstream_jax.train.pipeline import Pipeline
 from shotstream_jax.train.programs import build_programs
+from shotstream_jax.train.teacher_training import TeacherTraining
 from shotstream_jax.train.transformer import TransformerTraining
 
-CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+ABLATIONS = FOLDER / "ablations.py"
+CONFIGS = sorted(set(FOLDER.glob("*.py")) - {ABLATIONS})
 STEPS = [path for path in CONFIGS if path.stem.startswith("wan_")]
 
 
@@ -34,16 +39,33 @@ def test_the_whole_miniature_is_all_its_stages_in_order():
     made = []
     for stage in stages:
         assert not isinstance(stage, Pipeline)
-        if isinstance(stage, Making | TransformerTraining):
-            needed = {
-                value
-                for name, value in vars(stage).items()
-                if isinstance(value, pathlib.Path) and name != "output"
-            }
-            assert all(any(path in (out, out / "export") for out in made) for path in needed)
+        assert needs(stage) <= {path for out in made for path in (out, out / "export")}
         if isinstance(stage, TransformerTraining):
             assert (stage.dit, stage.text, stage.rollout) == (TINY.dit, TINY.text, TINY.rollout)
         made.append(stage.output)
+
+
+def needs(stage) -> set[pathlib.Path]:
+    """Folders that a stage begins with."""
+    settings = vars(stage).items()
+    return {v for name, v in settings if isinstance(v, pathlib.Path) and name != "output"}
+
+
+def test_ablations_begin_with_the_miniature_and_differ_from_one_another():
+    whole = load_experiment(FOLDER / "tiny_all.py")
+    made = [load_experiment(FOLDER / stage).output for stage in whole.stages]
+    table = load_config(ABLATIONS, Table)
+    rows = [load_experiment(FOLDER / row.experiment) for row in table.rows]
+    made += [load_experiment(FOLDER / path).output for path in table.before]
+    for row in rows:
+        assert needs(row) <= {path for out in made for path in (out, out / "export")}
+    settings = [{**vars(row), "output": None} for row in rows]
+    for index, one in enumerate(settings):
+        assert one not in settings[:index]
+    assert len({row.output for row in rows}) == len(rows)
+    assert {row.steps for row in rows if isinstance(row, TeacherTraining)} == {1200}
+    files = {path.relative_to(FOLDER) for path in (FOLDER / "ablations").glob("*.py")}
+    assert files == {row.experiment for row in table.rows} | set(table.before)
 
 
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)

@@ -3,20 +3,19 @@
     shotstream eval --checkpoint runs/tiny/model --stories 200
     shotstream eval --checkpoint runs/tiny/teacher --role teacher --guidance 3
     shotstream eval --role autoencoder                    what no film can be better than
+    shotstream eval --table ablations                     models of configs/ablations.py, compared
 
 With --json, `metrics` holds one number a metric and `intervals` the 95 % interval of each.
 """
 
-import dataclasses
 import functools
 import importlib.metadata
 import json
 import pathlib
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import jax
 import rich.box
@@ -28,9 +27,11 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.atomic import replacing
-from shotstream_jax.cli.options import Dtype, open_named
+from shotstream_jax.cli.evaluate_options import Evaluate, command_line
+from shotstream_jax.cli.options import open_named
+from shotstream_jax.cli.table import find_table, make_table, stored
+from shotstream_jax.cli.train import train_file
 from shotstream_jax.data.world.captions import prompts
-from shotstream_jax.data.world.spec import Split
 from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.directing.contact import ContactRow, contact_sheet, save_png
 from shotstream_jax.evaluation.films import (
@@ -52,64 +53,11 @@ from shotstream_jax.rollout.teacher import SampleConfig
 
 METRICS, CONTACT = "metrics.json", "contact.png"
 
-Role = Literal["student", "teacher", "autoencoder", "true"]
-
-_OF_THE_TEACHER = ("steps", "guidance", "negative", "batch")
 _SHOWN_FILMS = 3
 _LINES = 10
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """What is judged, and by which stories.
-
-    Attributes:
-      checkpoint: checkpoint folder; without it the preset is used.
-      preset: a model that comes with the package.
-      role: what the transformer is: the causal student in few steps, or the bidirectional teacher
-        in many; or films that nobody made: true ones, and those sent through the autoencoder.
-      stories: how many.
-      shots: shots of a story; several numbers take turns.
-      seed: where the stories are drawn from; the same seed, the same films.
-      split: whose stories; no split shares one with another.
-      given: true first shots after which carry-over is measured; 0 measures it on the model's own
-        films, and saves filming once.
-      no_context: film every shot as a first one, and compare with nothing.
-      size: height and width in pixels; the miniature was trained on 48 80.
-      video_frames: length of a shot; the miniature was trained on 21.
-      steps: of the teacher, 50 if not said.
-      guidance: of the teacher, 6 if not said; 1 is none.
-      negative: prompt that the teacher is guided away from; if not said, a caption of zeros.
-      batch: stories that the teacher films together, 8 if not said.
-      dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
-      devices: devices to split the heads over; by default as many as divide them.
-      output: folder for metrics.json and a contact sheet; older ones are replaced.
-      json: print metrics.json: `metrics`, a number each; `intervals`, [low, high] each, 95 %
-        bootstrap over stories; and what was measured, with which weights.
-    """
-
-    checkpoint: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    preset: Literal["tiny"] = "tiny"
-    role: Role = "student"
-    stories: Annotated[int, tyro.conf.arg(metavar="N")] = 200
-    shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (3, 4, 5)
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    split: Split = "test"
-    given: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    no_context: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="HEIGHT WIDTH")] = (48, 80)
-    video_frames: Annotated[int, tyro.conf.arg(metavar="N")] = 21
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
-    negative: Annotated[str | None, tyro.conf.arg(metavar="PROMPT")] = None
-    batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    dtype: Dtype = "auto"
-    devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-
-
-def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
+def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> int:
     """Judge a model by films of stories that it has not seen.
 
     Stories are filmed three times. The first films are the model's own, for all metrics but one.
@@ -120,22 +68,53 @@ def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
     Args:
       args: what is judged, and by which stories.
 
+    Returns:
+      Exit status: that of training where a table's model was stopped, else 0.
+
     Raises:
       ValueError: stories, sizes or options that will not do.
       OSError: no such model, or a folder that cannot be written.
     """
+    console = Console(stderr=True)
+    if args.table:
+        return _make_table(args, console)
+    document, metrics = _judge(args, console)
+    if args.json:
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        Console().print(_table(metrics))
+    return 0
+
+
+def _make_table(args: Evaluate, console: Console) -> int:
+    if args != Evaluate(table=args.table):
+        raise ValueError("--table takes all other options from its file; give it alone.")
+
+    def judge(row: Evaluate) -> Mapping[str, Any]:
+        before = stored(row.output, command_line(row)) if row.output else None
+        return before or _judge(row, console)[0]
+
+    status, made = make_table(find_table(args.table), train_file, judge)
+    if made is not None:
+        sys.stdout.write(made.read_text(encoding="utf-8"))
+        console.print(Text(f"{made} is ready."), soft_wrap=True)
+    return status
+
+
+def _judge(args: Evaluate, console: Console) -> tuple[dict[str, Any], Mapping[str, Metric]]:
+    """Film, score, and write what was found; as JSON has it, and with intervals."""
     began = time.perf_counter()
     scripts = draw_scripts(args.stories, args.shots, seed=args.seed, split=args.split)
     shoot = Shoot(
         picture=Picture(height=args.size[0], width=args.size[1]),
         video_frames=args.video_frames,
         context=not args.no_context,
+        policy=args.policy,
+        captions=args.context_captions,
     )
-    _refuse_idle_options(args)
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
     model = open_named(args.checkpoint or args.preset, args.dtype, args.devices)
-    console = Console(stderr=True)
     console.print(Text(_summary(args, model)), soft_wrap=True)
     passes: dict[PassName, Shoot] = {"own": shoot}
     if args.role in ("student", "teacher"):
@@ -145,19 +124,7 @@ def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> None:
     document = _document(args, model, passes, found, time.perf_counter() - began)
     if args.output is not None:
         _write(args, model, document, list(zip(scripts, display.films, strict=False)))
-    if args.json:
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    else:
-        Console().print(_table(found.metrics))
-
-
-def _refuse_idle_options(args: Evaluate) -> None:
-    for name in _OF_THE_TEACHER:
-        if getattr(args, name) is not None and args.role != "teacher":
-            raise ValueError(
-                f"--{name} is for the teacher and the role is {args.role}; add --role teacher, "
-                "or leave it out."
-            )
+    return document, found.metrics
 
 
 def _maker(args: Evaluate, networks: Networks) -> Callable[[Shoot], MakeFilms]:
@@ -230,19 +197,6 @@ def _document(
         "device": jax.devices()[0].device_kind,
         "shotstream_jax": importlib.metadata.version("shotstream-jax"),
     }
-
-
-def command_line(args: Evaluate) -> str:
-    """The command with these options; those that have their default value are left out."""
-    words = ["shotstream", "eval"]
-    for field in dataclasses.fields(args):
-        value = getattr(args, field.name)
-        if value == field.default:
-            continue
-        words.append(f"--{field.name.replace('_', '-')}")
-        if not isinstance(value, bool):
-            words += map(str, value if isinstance(value, tuple) else [value])
-    return shlex.join(words)
 
 
 def _write(

@@ -10,11 +10,9 @@ or SIGTERM with everything saved; bad input is an error in one line.
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import itertools
 import pathlib
-import runpy
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -26,6 +24,7 @@ from rich.text import Text
 
 from shotstream_jax.cli.look import look
 from shotstream_jax.train import loop
+from shotstream_jax.train.experiment import load_config, nearest
 from shotstream_jax.train.making import Making
 from shotstream_jax.train.pipeline import Experiment, Pipeline, is_done, run
 from shotstream_jax.train.run_folder import EXPORT, Existing
@@ -75,6 +74,23 @@ def train(argv: Sequence[str]) -> int:
     return _run_one(config, existing, console)
 
 
+def train_file(path: pathlib.Path) -> tuple[int, pathlib.Path]:
+    """Make sure that an experiment is done, going on with what there is of it.
+
+    Returns:
+      Exit status, and the folder of the run.
+
+    Raises:
+      ValueError: as `train`.
+      OSError: as `train`.
+    """
+    console, experiment = Console(stderr=True), load_config(path, Training, Making)
+    if is_done(experiment):
+        return 0, experiment.output
+    _tell(console, f"{path}:")
+    return _run_one(experiment, "resume", console), experiment.output
+
+
 def _run_one(config: Experiment, existing: Existing, console: Console) -> int:
     with _Display(console) as display:
         outcome = run(config, existing=existing, watch=display.watch, look=look)
@@ -100,21 +116,12 @@ def _run_all(pipeline: Pipeline, beside: pathlib.Path, existing: Existing, conso
 
 
 def load_experiment(path: pathlib.Path) -> Experiment | Pipeline:
-    """The `config` that an experiment file defines.
+    """The stage or stages that an experiment file defines.
 
     Raises:
-      ValueError: there is no such file, or it defines no config.
+      ValueError: there is no such file, or it defines neither.
     """
-    if not path.is_file():
-        there = sorted(str(file) for file in path.parent.glob("*.py"))
-        raise ValueError(f"There is no experiment {path}{_nearest(str(path), there)}.")
-    config = runpy.run_path(str(path)).get("config")
-    if not isinstance(config, Training | Making | Pipeline):
-        raise ValueError(
-            f"{path} defines config as {type(config).__name__}; it must be settings of a stage, "
-            "such as VAETraining(...)."
-        )
-    return config
+    return load_config(path, Training, Making, Pipeline)
 
 
 def override(config: Experiment | Pipeline, overrides: Sequence[str]) -> Experiment | Pipeline:
@@ -128,7 +135,7 @@ def override(config: Experiment | Pipeline, overrides: Sequence[str]) -> Experim
     for group in groups:
         if group[0] not in {*options, *_HELP}:
             raise ValueError(
-                f"There is no setting {group[0]}{_nearest(group[0], sorted(options))} "
+                f"There is no setting {group[0]}{nearest(group[0], sorted(options))} "
                 "(--help lists all settings)."
             )
     wants_help = any(group[0] in _HELP for group in groups)
@@ -191,11 +198,6 @@ def _reason(said: str) -> str:
 
 def _is_rule(line: str) -> bool:
     return not line.strip("─-╰╯")
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _say_goodbye(outcome: loop.Outcome, config: Experiment, console: Console) -> int:

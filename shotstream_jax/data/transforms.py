@@ -11,7 +11,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from shotstream_jax.data.latent_films import LatentFilm
-from shotstream_jax.story import CONTEXT_BUDGET, ContextPolicy, FrameRef, context_frames
+from shotstream_jax.story import (
+    CONTEXT_BUDGET,
+    ContextCaptions,
+    ContextPolicy,
+    FrameRef,
+    context_frames,
+)
 
 Sample = Mapping[str, np.ndarray]
 Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
@@ -67,12 +73,14 @@ class Excerpt:
     Attributes:
       tokenize: captions to ids.
       budget: context frames.
-      policy: which shots to remember when there are more of them than `budget`.
+      policy: which frames of earlier shots are seen.
+      captions: whose caption they read.
     """
 
     tokenize: Tokenize
     budget: int = CONTEXT_BUDGET
     policy: ContextPolicy = "anchor"
+    captions: ContextCaptions = "own"
 
     def __call__(self, film: LatentFilm, rng: np.random.Generator) -> Sample:
         """Draw a target."""
@@ -85,8 +93,11 @@ class Excerpt:
             "target_shot": np.asarray(target, np.int32),
             "context": film.context(refs) if refs else context,
             "context_shot": _shots(refs, self.budget),
-            **_read(self.tokenize, film.captions),
+            **_read(self.tokenize, self._told(film.captions, target)),
         }
+
+    def _told(self, captions: Sequence[str], target: int) -> Sequence[str]:
+        return captions if self.captions == "own" else [captions[target]] * len(captions)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from shotstream_jax.models.vae import decode, encode
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.stream import plan_for, to_video
-from shotstream_jax.story import Defaults, ShotPlan
+from shotstream_jax.story import ContextCaptions, ContextPolicy, Defaults, ShotPlan
 from shotstream_jax.train.conditioning import FIRST_SHOT
 from shotstream_jax.train.vae import to_pixels
 from shotstream_jax.typing import Latents, Params, Pixels, UInt8
@@ -61,12 +61,16 @@ class Shoot:
       video_frames: length of every shot.
       given: first shots that are true ones.
       context: whether a shot is shown anything of the shots before it.
+      policy: which frames of them it is shown.
+      captions: whose caption those frames read.
     """
 
     picture: Picture
     video_frames: int = VIDEO_FRAMES
     given: int = 0
     context: bool = True
+    policy: ContextPolicy = "anchor"
+    captions: ContextCaptions = "own"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -109,7 +113,9 @@ def draw_scripts(
 
 
 def plan_film(networks: Networks, shoot: Shoot, script: Script) -> tuple[ShotPlan, ...]:
-    """Plans of all shots of a film; without context each is the plan of a first shot.
+    """Plans of all shots of a film, seeing what the shoot lets them see.
+
+    Without context each is the plan of a first shot.
 
     Raises:
       ValueError: a size or a length that these networks cannot film.
@@ -119,10 +125,19 @@ def plan_film(networks: Networks, shoot: Shoot, script: Script) -> tuple[ShotPla
         seed=script.seed, size=shoot.size, chunks=count_chunks(networks, shoot.video_frames)
     )
     story = to_story(script.spec, "StoryWorld", defaults)
-    plans = tuple(plan_for(networks, story, shot) for shot in range(len(story.shots)))
-    if shoot.context:
-        return plans
-    return tuple(dataclasses.replace(plan, context=(), rope_shot=FIRST_SHOT) for plan in plans)
+    plans = (
+        plan_for(networks, story, shot, policy=shoot.policy) for shot in range(len(story.shots))
+    )
+    return tuple(_as_seen(shoot, plan) for plan in plans)
+
+
+def _as_seen(shoot: Shoot, plan: ShotPlan) -> ShotPlan:
+    if not shoot.context:
+        return dataclasses.replace(plan, context=(), rope_shot=FIRST_SHOT)
+    if shoot.captions == "target":
+        captions = (plan.captions[plan.caption_index],) * len(plan.captions)
+        return dataclasses.replace(plan, captions=captions)
+    return plan
 
 
 def count_chunks(networks: Networks, video_frames: int) -> int:

@@ -31,6 +31,7 @@ from shotstream_jax.rollout.noise import chunk_noise
 from shotstream_jax.rollout.parts import Run, simply_run
 from shotstream_jax.sharding import cache_shardings
 from shotstream_jax.story import (
+    ContextPolicy,
     FrameRef,
     ShotPlan,
     Story,
@@ -302,7 +303,9 @@ def one_ahead(pieces: Iterator[FilmedChunk]) -> Iterator[FilmedChunk]:
         waiting = following
 
 
-def plan_for(networks: Networks, story: Story, index: int) -> ShotPlan:
+def plan_for(
+    networks: Networks, story: Story, index: int, *, policy: ContextPolicy = "anchor"
+) -> ShotPlan:
     """The plan of one shot of a story for the windows and strides of these networks."""
     window = networks.rollout.window
     return plan_shot(
@@ -311,6 +314,7 @@ def plan_for(networks: Networks, story: Story, index: int) -> ShotPlan:
         chunk_frames=window.chunk,
         temporal_stride=networks.vae_config.temporal_stride,
         budget=window.context,
+        policy=policy,
     )
 
 

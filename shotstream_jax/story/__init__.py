@@ -5,6 +5,7 @@ Host only: plain values and numpy, nothing that runs on a device.
 
 from shotstream_jax.story.context import (
     CONTEXT_BUDGET,
+    ContextCaptions,
     ContextPolicy,
     FrameRef,
     context_candidates,
@@ -42,6 +43,7 @@ __all__ = [
     "CONTEXT_BUDGET",
     "FORMAT_VERSION",
     "STORY_SUFFIXES",
+    "ContextCaptions",
     "ContextPolicy",
     "Defaults",
     "FieldPath",

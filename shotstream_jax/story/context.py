@@ -14,8 +14,16 @@ import numpy as np
 CONTEXT_BUDGET = 6
 """Context frames of the released weights."""
 
-ContextPolicy = Literal["anchor", "recent"]
-"""Which shots to remember when there are more than the budget has frames."""
+ContextPolicy = Literal["anchor", "recent", "first", "ends"]
+"""Which frames are seen of which shots.
+
+"anchor" and "recent" spread frames over every shot, and differ in what they forget once there are
+more shots than the budget has frames. "first" and "ends" forget as "anchor" does, and see of a shot
+its first frame alone, or its first and its last, as often as there is room.
+"""
+
+ContextCaptions = Literal["own", "target"]
+"""Whose caption a context frame reads: that of the shot it is from, or that of the new shot."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -75,12 +83,15 @@ def context_frames(
         8 anchor | 0              | .       | .    | 0    | 0    | 0    | 0 | 0
 
     "recent" is what the released weights were trained with; "anchor" never forgets the shot that
-    introduced the characters.
+    introduced the characters. "first" and "ends" are what the paper compares with:
+
+        2 first  | 0 0 0          | 0 0 0
+        2 ends   | 0 0 80         | 0 0 80
 
     Args:
       shot_lengths: video frames of each earlier shot.
       budget: frames to choose.
-      policy: which shots to remember when there are more of them than `budget`.
+      policy: which frames of which shots.
 
     Raises:
       ValueError: a shot without frames, or a budget below 1.
@@ -92,7 +103,7 @@ def context_frames(
     return tuple(
         FrameRef(shot, frame)
         for shot, count in zip(shots, context_counts(len(shots), budget), strict=True)
-        for frame in spread_frames(0, shot_lengths[shot] - 1, count)
+        for frame in _frames_of(shot_lengths[shot], count, policy)
     )
 
 
@@ -126,6 +137,16 @@ def frames_to_keep(
         for shot in _remembered_shots(finished, budget, policy)
         for frame in context_candidates(shot_lengths[shot], finished, budget)
     )
+
+
+def _frames_of(length: int, count: int, policy: ContextPolicy) -> tuple[int, ...]:
+    match policy:
+        case "first":
+            return (0,) * count
+        case "ends":
+            return (0,) * (count - count // 2) + (length - 1,) * (count // 2)
+        case _:
+            return spread_frames(0, length - 1, count)
 
 
 def _remembered_shots(finished: int, budget: int, policy: ContextPolicy) -> tuple[int, ...]:

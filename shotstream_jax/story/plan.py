@@ -107,7 +107,7 @@ def plan_shot(
       chunk_frames: latent frames of a chunk.
       temporal_stride: video frames per latent frame.
       budget: context frames.
-      policy: which shots to remember when there are more of them than `budget`.
+      policy: which frames of earlier shots are seen.
       filmed: video frames of each earlier shot as it was filmed, if not as the story has it.
 
     Raises:

@@ -180,7 +180,7 @@ class IntraShotTraining(DistillationTraining):
 
     Attributes:
       latents: folder of encoded films.
-      policy: which earlier shots are seen when there are more than context frames.
+      policy: which frames of earlier shots are seen.
     """
 
     latents: pathlib.Path

@@ -70,7 +70,7 @@ class InterShotTraining(DistillationTraining):
       latents: folder of encoded films, of which only the captions are read.
       vae: sizes of the autoencoder; `None` takes them from the generator's checkpoint.
       adapter: adapters that learn instead of both networks; `None` trains them whole.
-      policy: which earlier shots are seen when there are more than context frames.
+      policy: which frames of earlier shots are seen.
     """
 
     latents: pathlib.Path

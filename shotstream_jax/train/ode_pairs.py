@@ -56,7 +56,7 @@ class OdePairs(Making):
       steps: network calls of a trajectory, each twice with guidance.
       guidance: how far past the negative prompt to go; 1 is no guidance.
       negative: the negative prompt; `None` is a caption of zeros, as dropped ones are.
-      policy: which earlier shots are seen when there are more than context frames.
+      policy: which frames of earlier shots are seen.
       compute: how networks compute.
     """
 

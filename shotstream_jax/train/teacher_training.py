@@ -10,7 +10,7 @@ import jax
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.transforms import Excerpt
 from shotstream_jax.schedule import FlowSchedule
-from shotstream_jax.story import ContextPolicy
+from shotstream_jax.story import ContextCaptions, ContextPolicy
 from shotstream_jax.train.conditioning import draw_dropout, drop
 from shotstream_jax.train.flow_matching import draw_flow
 from shotstream_jax.train.material import excerpt, split_chance
@@ -34,7 +34,8 @@ class TeacherTraining(TransformerTraining):
       trainable: which of its parameters do.
       context_dropout: share of samples that go without context, as first shots.
       text_dropout: share of samples that go without captions.
-      policy: which earlier shots are seen when there are more than context frames.
+      policy: which frames of earlier shots are seen.
+      context_captions: whose caption they read.
     """
 
     start: pathlib.Path
@@ -44,6 +45,7 @@ class TeacherTraining(TransformerTraining):
     context_dropout: float = 0.1
     text_dropout: float = 0.1
     policy: ContextPolicy = "anchor"
+    context_captions: ContextCaptions = "own"
 
     STAGE: ClassVar = "teacher"
 
@@ -78,7 +80,10 @@ class TeacherTraining(TransformerTraining):
         check_clip(films.facts, self.latent_shape, self.latents)
         tokenize = self.tokenizer(self.start).tokenize
         budget = self.rollout.window.context
-        return self.loader(films, Excerpt(tokenize, budget=budget, policy=self.policy))
+        excerpts = Excerpt(
+            tokenize, budget=budget, policy=self.policy, captions=self.context_captions
+        )
+        return self.loader(films, excerpts)
 
     def _loss(
         self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any

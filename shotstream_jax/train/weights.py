@@ -83,6 +83,9 @@ def check_origin(
     """
     stored = read_config(folder)
     found = network_config(stored, name)
+    if isinstance(found, DiTConfig) and isinstance(config, DiTConfig):
+        # Weights of any phase can be trained further with another.
+        found = dataclasses.replace(found, shot_phase=config.shot_phase)
     if found != config:
         was, now = dataclasses.asdict(found), dataclasses.asdict(config)
         odd = next(key for key in now if was.get(key) != now[key])

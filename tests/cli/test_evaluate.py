@@ -8,7 +8,8 @@ import pytest
 import tyro
 from PIL import Image
 
-from shotstream_jax.cli.evaluate import Evaluate, command_line, evaluate
+from shotstream_jax.cli.evaluate import evaluate
+from shotstream_jax.cli.evaluate_options import Evaluate, command_line
 
 SMALL = ("--stories", "2", "--shots", "2", "--size", "32", "48", "--video-frames", "9")
 

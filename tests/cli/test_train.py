@@ -129,7 +129,9 @@ def test_a_missing_file_names_its_neighbour(experiment):
 def test_a_file_without_settings_is_refused(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("config = 3\n")
-    with pytest.raises(ValueError, match="defines config as int"):
+    with pytest.raises(
+        ValueError, match="defines config as int; one of Training, Making, Pipeline is needed"
+    ):
         load_experiment(path)
 
 

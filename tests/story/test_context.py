@@ -20,7 +20,7 @@ from shotstream_jax.story import (
 SHOT = 81
 BUDGET = 6
 
-policies = st.sampled_from(["anchor", "recent"])
+policies = st.sampled_from(["anchor", "recent", "first", "ends"])
 films = st.lists(st.integers(1, 200), max_size=12)
 budgets = st.integers(1, 10)
 
@@ -29,7 +29,7 @@ def drawn_rows() -> list[tuple[int, str, list[list[int]]]]:
     """The drawing in the docstring: earlier shots, policy, frames of each shot."""
     rows = []
     for line in inspect.getdoc(context_frames).splitlines():
-        match = re.fullmatch(r"\s*(\d+) *(anchor|recent)? *\|(.*)", line)
+        match = re.fullmatch(r"\s*(\d+) *(anchor|recent|first|ends)? *\|(.*)", line)
         if match:
             cells = match[3].split("|")
             frames = [[int(frame) for frame in cell.replace(".", "").split()] for cell in cells]
@@ -60,6 +60,8 @@ class TestContextFrames:
             (7, "anchor"),
             (8, "recent"),
             (8, "anchor"),
+            (2, "first"),
+            (2, "ends"),
         ]
         for shots, policy, frames in rows:
             drawn = tuple(FrameRef(k, f) for k, of_shot in enumerate(frames) for f in of_shot)

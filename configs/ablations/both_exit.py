@@ -1,0 +1,15 @@
+"""A student whose history is what its chunks were when they were trained, as in the reference."""
+
+import dataclasses
+import pathlib
+
+from shotstream_jax.train.experiment import load_config
+from shotstream_jax.train.inter_shot import InterShotTraining
+
+HERE = pathlib.Path(__file__).parent
+
+config = dataclasses.replace(
+    load_config(HERE / "both.py", InterShotTraining),
+    output=pathlib.Path("runs/tiny/ablations/both_exit"),
+    commits="exit",
+)

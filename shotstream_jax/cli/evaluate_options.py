@@ -1,0 +1,96 @@
+"""What `shotstream eval` may be asked."""
+
+import dataclasses
+import pathlib
+import shlex
+from typing import Annotated, Literal
+
+import tyro
+
+from shotstream_jax.cli.options import Dtype
+from shotstream_jax.data.world.spec import Split
+from shotstream_jax.story import ContextCaptions, ContextPolicy
+
+Role = Literal["student", "teacher", "autoencoder", "true"]
+
+
+_OF_THE_TEACHER = ("steps", "guidance", "negative", "batch")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """What is judged, and by which stories.
+
+    Attributes:
+      checkpoint: checkpoint folder; without it the preset is used.
+      preset: a model that comes with the package.
+      role: what the transformer is: the causal student in few steps, or the bidirectional teacher
+        in many; or films that nobody made: true ones, and those sent through the autoencoder.
+      stories: how many.
+      shots: shots of a story; several numbers take turns.
+      seed: where the stories are drawn from; the same seed, the same films.
+      split: whose stories; no split shares one with another.
+      given: true first shots after which carry-over is measured; 0 measures it on the model's own
+        films, and saves filming once.
+      no_context: film every shot as a first one, and compare with nothing.
+      policy: which frames of earlier shots are seen: of all, the latest, first ones, or both ends.
+      context_captions: whose caption those frames read, that of their own shot or of the new one.
+      size: height and width in pixels; the miniature was trained on 48 80.
+      video_frames: length of a shot; the miniature was trained on 21.
+      steps: of the teacher, 50 if not said.
+      guidance: of the teacher, 6 if not said; 1 is none.
+      negative: prompt that the teacher is guided away from; if not said, a caption of zeros.
+      batch: stories that the teacher films together, 8 if not said.
+      dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
+      devices: devices to split the heads over; by default as many as divide them.
+      output: folder for metrics.json and a contact sheet; older ones are replaced.
+      table: judge several models as a file says, training those that are not, and set them in a
+        table; `ablations` is that of configs/ablations.py. All other options are the file's.
+      json: print metrics.json: `metrics`, a number each; `intervals`, [low, high] each, 95 %
+        bootstrap over stories; and what was measured, with which weights.
+    """
+
+    checkpoint: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    preset: Literal["tiny"] = "tiny"
+    role: Role = "student"
+    stories: Annotated[int, tyro.conf.arg(metavar="N")] = 200
+    shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (3, 4, 5)
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    split: Split = "test"
+    given: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    no_context: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    policy: ContextPolicy = "anchor"
+    context_captions: ContextCaptions = "own"
+    size: Annotated[tuple[int, int], tyro.conf.arg(metavar="HEIGHT WIDTH")] = (48, 80)
+    video_frames: Annotated[int, tyro.conf.arg(metavar="N")] = 21
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    negative: Annotated[str | None, tyro.conf.arg(metavar="PROMPT")] = None
+    batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    dtype: Dtype = "auto"
+    devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
+    table: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = ""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: an option that would do nothing."""
+        for name in _OF_THE_TEACHER:
+            if getattr(self, name) is not None and self.role != "teacher":
+                raise ValueError(
+                    f"--{name} is for the teacher and the role is {self.role}; add --role teacher, "
+                    "or leave it out."
+                )
+
+
+def command_line(args: Evaluate) -> str:
+    """The command with these options; those that have their default value are left out."""
+    words = ["shotstream", "eval"]
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if value == field.default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if not isinstance(value, bool):
+            words += map(str, value if isinstance(value, tuple) else [value])
+    return shlex.join(words)

@@ -1,0 +1,127 @@
+"""`shotstream eval --table`: models trained, judged by the same stories, and set side by side.
+
+A table file defines `config`, a `Table`. What is trained already is not trained again, and what was
+judged by the same command is not judged again, so that a stopped table goes on where it was.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from shotstream_jax.atomic import replacing
+from shotstream_jax.cli.evaluate_options import Evaluate
+from shotstream_jax.train.experiment import load_config
+from shotstream_jax.train.run_folder import EXPORT
+
+TABLE_FILE = "table.md"
+_CONFIGS = pathlib.Path("configs")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """A model in a table.
+
+    Attributes:
+      name: what sets it apart.
+      experiment: file of the experiment that trains it, beside the table's.
+      judged: how it is judged; checkpoint and output are filled in.
+    """
+
+    name: str
+    experiment: pathlib.Path
+    judged: Evaluate
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Models to compare.
+
+    Attributes:
+      output: folder for what was found of each, and for the table.
+      columns: metrics by name, and what they are called.
+      before: experiments that rows begin with, in order, beside the table's file.
+      rows: the models.
+    """
+
+    output: pathlib.Path
+    columns: Mapping[str, str]
+    rows: tuple[Row, ...]
+    before: tuple[pathlib.Path, ...] = ()
+
+
+def find_table(name: str) -> pathlib.Path:
+    """The file of a table: a path, or the name of one in configs/."""
+    path = pathlib.Path(name)
+    return path if path.suffix else _CONFIGS / f"{name}.py"
+
+
+def make_table(
+    path: pathlib.Path,
+    train: Callable[[pathlib.Path], tuple[int, pathlib.Path]],
+    judge: Callable[[Evaluate], Mapping[str, Any]],
+) -> tuple[int, pathlib.Path | None]:
+    """Train and judge what is missing, and write the table.
+
+    Args:
+      path: file that defines it.
+      train: makes sure that an experiment is done; returns its exit status, and its output.
+      judge: evaluates a model.
+
+    Returns:
+      Exit status, not 0 if a training did not finish; and the table's file if all did.
+
+    Raises:
+      ValueError: files, settings or models that will not do.
+      OSError: files that cannot be read or written.
+    """
+    table = load_config(path, Table)
+    for file in table.before:
+        status, _ = train(path.parent / file)
+        if status:
+            return status, None
+    found = []
+    for row in table.rows:
+        status, trained = train(path.parent / row.experiment)
+        if status:
+            return status, None
+        folder = table.output / _slug(row.name)
+        found.append(
+            judge(dataclasses.replace(row.judged, checkpoint=trained / EXPORT, output=folder))
+        )
+    made = table.output / TABLE_FILE
+    with replacing(made) as partial:
+        partial.write_text(markdown(table, found), encoding="utf-8")
+    return 0, made
+
+
+def stored(folder: pathlib.Path, command: str) -> dict[str, Any] | None:
+    """What an evaluation left in a folder, if the same command made it."""
+    path = folder / "metrics.json"
+    if not path.is_file():
+        return None
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return document if document["command"] == command else None
+
+
+def markdown(table: Table, found: Sequence[Mapping[str, Any]]) -> str:
+    """The table as text: every number with its 95 % interval."""
+    heading = ("", *table.columns.values())
+    lines = [heading, ("---", *["---:"] * len(table.columns))]
+    for row, document in zip(table.rows, found, strict=True):
+        cells = (_cell(document, metric) for metric in table.columns)
+        lines.append((row.name, *cells))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(document: Mapping[str, Any], metric: str) -> str:
+    if metric not in document["metrics"]:
+        return ""
+    low, high = document["intervals"][metric]
+    return f"{document['metrics'][metric]:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
