@@ -39,6 +39,10 @@ _PIECE_BYTES = 1 << 26
 _DESCRIPTION_BYTES = 1 << 20
 """Files up to this size say what a network is; larger ones are values."""
 
+_DATABASE_BYTES = 1 << 26
+"""Networks up to this size are stored in one database, which Orbax gathers in memory first; larger
+ones in a file a piece."""
+
 Path = tuple[str, ...]
 Tree = Mapping[str, Any]
 """Parameters on the host or on devices: nested dicts of arrays."""
@@ -90,7 +94,8 @@ def creating_checkpoint(
 def write_network(partial: pathlib.Path, name: str, params: Tree) -> None:
     """Write one network's parameters as item `name`."""
     args = ocp.args.PyTreeSave(params, save_args=jax.tree_util.tree_map_with_path(_stored, params))
-    with _checkpointer() as checkpointer:
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    with _checkpointer(one_database=size <= _DATABASE_BYTES) as checkpointer:
         checkpointer.save(partial.absolute() / name, args=args)
 
 
@@ -233,13 +238,12 @@ def _described(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _checkpointer() -> Iterator[ocp.Checkpointer]:
-    # One file a piece: in one database, as by default, Orbax gathers a network in memory first.
+def _checkpointer(*, one_database: bool = False) -> Iterator[ocp.Checkpointer]:
     arrays = type_handlers.create_type_handler_registry(
         (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, type_handlers.ArrayHandler()),
     )
-    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=arrays)
+    handler = ocp.PyTreeCheckpointHandler(use_ocdbt=one_database, type_handler_registry=arrays)
     log = logging.getLogger("absl")
     log.addFilter(_is_news)
     try:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shotstream_jax.checkpoints import manager
 from shotstream_jax.checkpoints.convert import build_params, leaves_of
 from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
@@ -138,11 +139,19 @@ def test_leaves_are_read_to_the_host_one_by_one(checkpoint, networks):
         np.testing.assert_array_equal(values, expected[path])
 
 
-def test_layers_are_stored_apart(checkpoint, sizes):
-    pieces = [
-        p for p in (checkpoint / "dit" / "blocks.ffn.up.kernel").iterdir() if p.name[0] != "."
-    ]
-    assert len(pieces) == sizes["dit"].layers
+def test_layers_of_large_networks_are_stored_apart(tmp_path, networks, config, sizes, monkeypatch):
+    monkeypatch.setattr(manager, "_DATABASE_BYTES", 0)
+    save_checkpoint(tmp_path / "large", networks, config)
+    kernel = tmp_path / "large" / "dit" / "blocks.ffn.up.kernel"
+    assert len([p for p in kernel.iterdir() if p.name[0] != "."]) == sizes["dit"].layers
+    loaded = load_network(tmp_path / "large", "dit")
+    for a, b in zip(jax.tree.leaves(loaded), jax.tree.leaves(networks["dit"]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_small_networks_are_a_few_files(checkpoint, networks):
+    files = [path for path in (checkpoint / "dit").rglob("*") if path.is_file()]
+    assert len(files) < len(jax.tree.leaves(networks["dit"]))
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, networks, config):

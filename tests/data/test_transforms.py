@@ -31,7 +31,7 @@ def lengths(captions):
     return ids, np.ones(ids.shape, bool)
 
 
-@pytest.mark.parametrize("policy", ["anchor", "recent"])
+@pytest.mark.parametrize("policy", ["anchor", "recent", "first", "ends"])
 @pytest.mark.parametrize("budget", [1, 2, 6])
 def test_context_follows_the_official_rule(budget, policy):
     transform = Excerpt(lengths, budget=budget, policy=policy)
@@ -52,6 +52,12 @@ def test_context_follows_the_official_rule(budget, policy):
         assert sample["context"].shape == (budget, 2, 3, 4)
         assert sample["ids"][:, 0].tolist() == [1, 2, 3, 4]
     assert seen == set(range(SHOTS))
+
+
+def test_context_may_read_the_caption_of_the_target():
+    for seed in range(8):
+        sample = Excerpt(lengths, captions="target")(film(), np.random.default_rng(seed))
+        assert sample["ids"][:, 0].tolist() == [int(sample["target_shot"]) + 1] * SHOTS
 
 
 def test_every_shot_is_the_target_about_as_often():

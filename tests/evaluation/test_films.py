@@ -79,6 +79,22 @@ def test_plans_without_context_are_those_of_first_shots(networks, shoot, script)
     assert [plan.index for plan in plans] == [0, 1, 2]
 
 
+def test_plans_see_the_frames_of_their_policy(networks, shoot, script):
+    first, ends = (
+        plan_film(networks, dataclasses.replace(shoot, policy=policy), script)[2].context
+        for policy in ("first", "ends")
+    )
+    assert first == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 0))
+    assert ends == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 4))
+
+
+def test_context_may_read_the_caption_of_the_new_shot(networks, shoot, script):
+    own = plan_film(networks, shoot, script)[2].captions
+    told = plan_film(networks, dataclasses.replace(shoot, captions="target"), script)[2].captions
+    assert len(set(own)) == 3
+    assert told == (own[2],) * 3
+
+
 def test_true_films_are_what_the_spec_says(shoot, script):
     [film] = true_films(shoot)([script])
     np.testing.assert_array_equal(film, true_film(shoot, script))
