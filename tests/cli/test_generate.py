@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from shotstream_jax.config import TINY
 from shotstream_jax.directing import reel
 from shotstream_jax.directing.video import read_video
 from shotstream_jax.rollout.stream import Camera
@@ -25,7 +26,12 @@ def test_everything_is_there(film):
     )
     assert read_video(film / "film.mp4").shape == (18, 32, 48, 3)
     with np.load(film / "shot_02.npz") as shot:
-        assert shot["latents"].shape == (1, 3, 4, 6, 16)
+        assert shot["latents"].shape == (
+            1,
+            3,
+            *TINY.vae.latent_grid(32, 48),
+            TINY.vae.latent_channels,
+        )
 
 
 def test_manifest_says_what_made_it(film):
