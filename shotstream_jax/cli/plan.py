@@ -3,6 +3,7 @@
     shotstream plan --preset wan-1.3b --target v6e:1x1             the whole film, resident at once
     shotstream plan --program chunk --target v5e:2x2 --json        one program
     shotstream plan --table docs/plans                             shipped presets on usual targets
+    shotstream plan --experiment configs/wan_teacher.py --target v5p:2x2x2     steps that train
 
 Memory is what the compiler says; times and rates are projections, and are called so.
 """
@@ -26,7 +27,10 @@ from shotstream_jax.perf.film_plan import plan_film, project_program
 from shotstream_jax.perf.part_cost import program_flops
 from shotstream_jax.perf.plan import film_compute, plan_program
 from shotstream_jax.perf.programs import FilmSizes, film_programs
-from shotstream_jax.perf.targets import find_target, target_mesh
+from shotstream_jax.perf.targets import find_target, target_mesh, training_mesh
+from shotstream_jax.perf.training_plan import training_programs
+from shotstream_jax.train.experiment import load_config
+from shotstream_jax.train.stage import Training
 
 TABLE = (
     ("wan-1.3b", "v5e:1x1"),
@@ -54,6 +58,8 @@ class PlanOptions:
       size: height and width of the film.
       chunks: of a shot; by default as many as the network looks back over.
       share_of_peak: what projections assume, of the chip's peak.
+      experiment: plan the training steps of an experiment file instead of a film; its own mesh is
+        taken unless --mesh says data=2,fsdp=8.
       table: plan the shipped presets on usual targets into a folder: a JSON file each, which is
         kept when it is there, and a table of all.
       json: print one JSON object.
@@ -77,6 +83,7 @@ class PlanOptions:
     size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "480x832"
     chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     share_of_peak: float = 0.4
+    experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
@@ -97,7 +104,7 @@ def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:
     console = Console(stderr=True, quiet=args.json)
     if args.table is not None:
         return _make_table(args, args.table, console)
-    found = make_plan(args)
+    found = make_plan(args) if args.experiment is None else plan_training(args, args.experiment)
     if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
@@ -141,6 +148,25 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
         return {**about, **plans[args.program]}
     return {
         **about,
+        "target": target.name,
+        "mesh": next(iter(plans.values()))["mesh"],
+        "fits": all(found["fits"] for found in plans.values()),
+        "programs": plans,
+    }
+
+
+def plan_training(args: PlanOptions, experiment: pathlib.Path) -> dict[str, Any]:
+    """Plans of the steps of a stage as JSON has them; sizes in bytes of one device."""
+    training, target = load_config(experiment, Training), find_target(args.target)
+    asked = training.mesh
+    mesh = training_mesh(target, args.mesh, fsdp=asked.fsdp, tensor=asked.tensor)
+    plans = {
+        name: dataclasses.asdict(plan_program(program, target, mesh))
+        for name, program in training_programs(training, mesh).items()
+    }
+    return {
+        "experiment": str(experiment),
+        "stage": type(training).__name__,
         "target": target.name,
         "mesh": next(iter(plans.values()))["mesh"],
         "fits": all(found["fits"] for found in plans.values()),
@@ -212,14 +238,12 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _rendered(found: dict[str, Any]) -> Group:
-    height, width = found["size"]
-    programs = found.get("programs", {found["program"]: found})
+    programs = found["programs"] if "programs" in found else {found["program"]: found}
     limit = next(iter(programs.values()))["memory"]["limit"]
     table = Table(
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
-        title=f"{found['preset']} on {found['target']}, {_split(found['mesh'])}; "
-        f"{height} x {width}, {found['dtype']}, {found['attention']} attention",
+        title=_title(found),
         caption=f"GiB of a device, which has {_gib(limit)}, as the compiler says; "
         "seconds and fps are projections, not measurements.",
     )
@@ -228,10 +252,19 @@ def _rendered(found: dict[str, Any]) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in programs.items():
         _add_row(table, name, row)
-    if found["program"] == "film":
+    if found.get("program") == "film":
         _add_row(table, "film", {**found, "flops": {"analytic": found["flops"]}})
     problems = (row.get("problem") for row in programs.values())
     return Group(table, *(Text(problem, "red") for problem in problems if problem))
+
+
+def _title(found: dict[str, Any]) -> str:
+    place = f"on {found['target']}, {_split(found['mesh'])}"
+    if "experiment" in found:
+        return f"{found['experiment']} {place}"
+    height, width = found["size"]
+    how = f"{height} x {width}, {found['dtype']}, {found['attention']} attention"
+    return f"{found['preset']} {place}; {how}"
 
 
 def _add_row(table: Table, name: str, row: dict[str, Any]) -> None:
@@ -242,7 +275,7 @@ def _add_row(table: Table, name: str, row: dict[str, Any]) -> None:
         name,
         Text("yes" if row["fits"] else "no", "" if row["fits"] else "red"),
         *("-" if size is None else _gib(size) for size in sizes),
-        f"{row['flops']['analytic'] / 1e12:.2f}",
+        _number(row["flops"]["analytic"] / 1e12 if "analytic" in row["flops"] else None, ".2f"),
         _number(projection.get("seconds"), ".3f"),
         _number(projection.get("frames_per_second"), ".1f"),
     )

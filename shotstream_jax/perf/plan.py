@@ -73,10 +73,10 @@ def film_compute(config: DiTConfig, mesh: Mesh) -> Compute:
     return Compute(dtype=jnp.bfloat16, attention="splash" if takes_kernel else "xla")
 
 
-def plan_program(program: Program, target: Target, mesh: Mesh, flops: int) -> Plan:
+def plan_program(program: Program, target: Target, mesh: Mesh, flops: int | None = None) -> Plan:
     """Compile a program for a target; one that does not fit is a finding, not an error.
 
-    `flops` are its operations by the sizes alone.
+    `flops` are its operations by the sizes alone, where they are known.
     """
     arguments = {name: _device_bytes(tree) for name, tree in program.arguments.items()}
     began = time.perf_counter()
@@ -107,7 +107,7 @@ def plan_program(program: Program, target: Target, mesh: Mesh, flops: int) -> Pl
         **{
             **found,
             "memory": {**found["memory"], "limit": target.chip.memory},
-            "flops": {"analytic": flops, **found["flops"]},
+            "flops": {**({} if flops is None else {"analytic": flops}), **found["flops"]},
         },
     )
 

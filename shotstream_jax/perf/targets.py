@@ -8,7 +8,7 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jax.experimental import mesh_utils, topologies
 from jax.sharding import AxisType, Mesh
@@ -104,12 +104,29 @@ def target_mesh(target: Target, heads: int, asked: str = "") -> Mesh:
     Raises:
       ValueError: a mesh that is not understood, or that does not fit the devices or the heads.
     """
-    sizes = _axis_sizes(asked) if asked else _chosen_sizes(heads, len(target.devices))
+    chosen = _chosen_sizes(heads, len(target.devices))
+    sizes = _axis_sizes(asked, _FILM_AXES) if asked else chosen
     if heads % sizes.get("tensor", 1):
         raise ValueError(
             f"{heads} heads do not split over tensor={sizes['tensor']}; give a number that "
             f"divides {heads}."
         )
+    return _lay_mesh(target, sizes)
+
+
+def training_mesh(target: Target, asked: str = "", *, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh to train on, of all devices of a target: as asked, or `data` what is left over.
+
+    `asked` is `data=2,fsdp=8`.
+
+    Raises:
+      ValueError: a mesh that is not understood, or that does not fit the devices.
+    """
+    left = {"data": max(len(target.devices) // (fsdp * tensor), 1), "fsdp": fsdp, "tensor": tensor}
+    return _lay_mesh(target, _axis_sizes(asked, AXES) if asked else left)
+
+
+def _lay_mesh(target: Target, sizes: Mapping[str, int]) -> Mesh:
     try:
         return make_mesh(target.devices, **sizes)
     except (AssertionError, NotImplementedError):
@@ -124,14 +141,14 @@ def _chosen_sizes(heads: int, devices: int) -> dict[str, int]:
     return {"fsdp": devices // tensor, "tensor": tensor}
 
 
-def _axis_sizes(asked: str) -> dict[str, int]:
+def _axis_sizes(asked: str, axes: Sequence[str]) -> dict[str, int]:
     sizes = {}
     for part in asked.split(","):
         axis, _, size = part.strip().partition("=")
-        if axis not in _FILM_AXES or not size.isdigit() or int(size) < 1:
+        if axis not in axes or not size.isdigit() or int(size) < 1:
             raise ValueError(
-                f"Mesh {asked!r}: {part.strip()!r} is not understood; a film is one sample, split "
-                f"over {' and '.join(_FILM_AXES)}, as tensor=4 or fsdp=2,tensor=4."
+                f"Mesh {asked!r}: {part.strip()!r} is not understood; here it is split over "
+                f"{', '.join(axes)}, as fsdp=2,tensor=4."
             )
         sizes[axis] = int(size)
     return sizes

@@ -1,0 +1,73 @@
+"""The steps that train, compiled for chips that are not here."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import jax
+import pytest
+
+from shotstream_jax.cli.plan import PlanOptions, plan, plan_training
+from shotstream_jax.perf.targets import find_target, training_mesh
+from shotstream_jax.perf.training_plan import training_programs
+from shotstream_jax.sharding import make_mesh
+from tests.train import miniature
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="pip install -e .[aot] brings the compiler"
+)
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    path = tmp_path / "small_teacher.py"
+    path.write_text(
+        "import pathlib\n"
+        "from tests.train import miniature\n"
+        f"config = miniature.teacher(pathlib.Path({str(tmp_path)!r}), batch=4)\n"
+    )
+    return path
+
+
+def test_every_network_that_learns_has_a_program(tmp_path):
+    mesh = make_mesh(jax.devices()[:1])
+    programs = training_programs(miniature.intra(tmp_path), mesh)
+    assert programs.keys() == {"generator", "fake_score"}
+    for program in programs.values():
+        assert program.donated == (0,)
+        assert {"state", "frozen", "batch"} == program.arguments.keys()
+        state, _ = program.lower().out_info
+        assert jax.tree.structure(state) == jax.tree.structure(program.arguments["state"])
+
+
+def test_stages_without_one_batch_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="VAETraining have no one shape"):
+        training_programs(miniature.vae(tmp_path), make_mesh(jax.devices()[:1]))
+
+
+@needs_compiler
+def test_a_batch_must_divide_over_the_mesh(tmp_path):
+    mesh = training_mesh(find_target("v5e:2x2"), fsdp=4)
+    training = dataclasses.replace(miniature.teacher(tmp_path), batch=6)
+    with pytest.raises(ValueError, match="A batch of 6 does not divide over 4 devices"):
+        training_programs(training, mesh)
+
+
+@needs_compiler
+def test_a_step_is_planned_for_a_slice_that_is_not_here(experiment, capsys):
+    options = PlanOptions(experiment=experiment, target="v5e:2x2", mesh="data=2,fsdp=2", json=True)
+    assert plan(options) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mesh"] == {"data": 2, "fsdp": 2}
+    step = found["programs"]["teacher"]
+    assert step["fits"]
+    # Tiles of a chip are larger than the arrays of this miniature.
+    assert step["memory"]["arguments"] >= sum(step["argument_bytes"].values())
+    assert step["collectives"]
+
+
+def test_a_file_that_is_not_there_is_named():
+    options = PlanOptions(experiment=pathlib.Path("nowhere.py"))
+    with pytest.raises(ValueError, match=r"There is no file nowhere\.py"):
+        plan_training(options, pathlib.Path("nowhere.py"))
