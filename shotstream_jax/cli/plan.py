@@ -27,6 +27,7 @@ from shotstream_jax.perf.film_plan import plan_film, project_program
 from shotstream_jax.perf.part_cost import program_flops
 from shotstream_jax.perf.plan import film_compute, plan_program
 from shotstream_jax.perf.programs import FilmSizes, film_programs
+from shotstream_jax.perf.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh, training_mesh
 from shotstream_jax.perf.training_plan import training_programs
 from shotstream_jax.train.experiment import load_config
@@ -86,6 +87,10 @@ class PlanOptions:
     experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a share that is none."""
+        check_share(self.share_of_peak)
 
 
 def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:

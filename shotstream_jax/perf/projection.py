@@ -38,8 +38,7 @@ def project(
     Raises:
       ValueError: a share that is not in (0, 1].
     """
-    if not 0 < share_of_peak <= 1:
-        raise ValueError(f"A share of peak of {share_of_peak}; give more than 0 and at most 1.")
+    check_share(share_of_peak)
     chip = target.chip
     seconds = max(flops / (share_of_peak * chip.flops * devices), argument_bytes / chip.bandwidth)
     return Projection(
@@ -51,3 +50,13 @@ def project(
         frames=frames,
         frames_per_second=frames / seconds if frames else None,
     )
+
+
+def check_share(share_of_peak: float) -> None:
+    """Refuse what is no share of a chip's peak.
+
+    Raises:
+      ValueError: a share that is not in (0, 1].
+    """
+    if not 0 < share_of_peak <= 1:
+        raise ValueError(f"A share of peak of {share_of_peak}; give more than 0 and at most 1.")
