@@ -84,7 +84,7 @@ def open_model(
     """
     parts = find_model(source)
     mesh = film_mesh(parts.config.dit.heads, _devices(devices))
-    compute = default_compute(dtype, mesh.devices.flat[0].platform)
+    compute = default_compute(parts.config.dit.head_dim, dtype, mesh.devices.flat[0].platform, mesh)
     networks = Networks(
         dit=parts.load("dit", compute.dtype, mesh),
         dit_config=parts.config.dit,

@@ -201,7 +201,7 @@ def _sizes(args: BenchOptions, config: ModelConfig, *, small: bool) -> tuple[Fil
         vae=config.vae,
         text=config.text,
         rollout=config.rollout,
-        compute=default_compute(dtype, devices[0].platform),
+        compute=default_compute(config.dit.head_dim, dtype, devices[0].platform, mesh),
         size=parse_size(args.size) if args.size else _usual_size(config, small=small),
         chunks=_chunks(args.frames, config),
     )

@@ -15,6 +15,7 @@ import re
 import sys
 from typing import Annotated, Any, Literal
 
+import jax.numpy as jnp
 import rich.box
 import tyro
 from rich.console import Console, Group
@@ -23,9 +24,10 @@ from rich.text import Text
 
 from shotstream_jax.atomic import replacing
 from shotstream_jax.config import PRESETS
+from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.film_plan import plan_film, project_program
 from shotstream_jax.perf.part_cost import program_flops
-from shotstream_jax.perf.plan import film_compute, plan_program
+from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.programs import FilmSizes, film_programs
 from shotstream_jax.perf.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh, training_mesh
@@ -127,7 +129,7 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
         vae=config.vae,
         text=config.text,
         rollout=config.rollout,
-        compute=film_compute(config.dit, mesh),
+        compute=default_compute(config.dit.head_dim, jnp.bfloat16, "tpu", mesh),
         size=parse_size(args.size),
         chunks=window.local // window.chunk if args.chunks is None else args.chunks,
     )

@@ -7,12 +7,14 @@ Nothing else is needed: the cache is laid out so that what may be seen is a pref
 causality is a loop over prefixes (`attend_levels`). Softmax is float32 in every backend.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import Mesh, PartitionSpec
 
 from shotstream_jax.models.compute import AttentionBackend
 from shotstream_jax.typing import Array, Float, Int
@@ -20,6 +22,7 @@ from shotstream_jax.typing import Array, Float, Int
 Queries = Float[Array, "batch query head head_dim"]
 Keys = Float[Array, "batch key head head_dim"]
 Length = Int[Array, ""] | int | None
+Attention = Callable[[Queries, Keys, Keys, Length], Queries]
 
 _XLA_LOGITS = 1 << 26
 """Attention logits that the XLA backend holds at once; longer queries go in pieces."""
@@ -29,20 +32,35 @@ _SPLASH_KEYS = 512
 
 
 def attend(
-    q: Queries, k: Keys, v: Keys, kv_length: Length = None, *, backend: AttentionBackend = "xla"
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    kv_length: Length = None,
+    *,
+    backend: AttentionBackend = "xla",
+    mesh: Mesh | None = None,
 ) -> Queries:
-    """Softmax attention over keys, or over their first `kv_length`, scaled by head_dim^-1/2."""
+    """Softmax attention over keys, or over their first `kv_length`, scaled by head_dim^-1/2.
+
+    `mesh` are the devices that share the work, which the TPU kernel must be told.
+    """
     match backend:
         case "xla":
             return _xla_attention(q, k, v, kv_length)
         case "cudnn":
             return _cudnn_attention(q, k, v, kv_length)
         case "splash":
-            return _splash_attention(q, k, v, kv_length)
+            return split_over_devices(_splash_attention, mesh)(q, k, v, kv_length)
 
 
 def attend_levels(
-    q: Queries, k: Keys, v: Keys, levels: Sequence[int], *, backend: AttentionBackend = "xla"
+    q: Queries,
+    k: Keys,
+    v: Keys,
+    levels: Sequence[int],
+    *,
+    backend: AttentionBackend = "xla",
+    mesh: Mesh | None = None,
 ) -> Queries:
     r"""Block-causal self-attention: tokens of a level see that level and all before it.
 
@@ -63,9 +81,35 @@ def attend_levels(
     outputs, start = [], 0
     for count in levels:
         end = start + count
-        outputs.append(attend(q[:, start:end], k[:, :end], v[:, :end], backend=backend))
+        seen = k[:, :end], v[:, :end]
+        outputs.append(attend(q[:, start:end], *seen, backend=backend, mesh=mesh))
         start = end
     return jnp.concatenate(outputs, axis=1)
+
+
+def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
+    """A kernel that every device runs on its own heads, and its own samples where they divide.
+
+    The compiler cannot split a kernel by itself. Heads and samples do not look at one another.
+    """
+    if mesh is None or mesh.size == 1:
+        return kernel
+
+    def on_each(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:
+        samples = [axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1]
+        holders = math.prod(mesh.shape[axis] for axis in samples)
+        spec = PartitionSpec(None if q.shape[0] % holders else tuple(samples), None, "tensor")
+        length = jnp.asarray(k.shape[1] if kv_length is None else kv_length, jnp.int32)
+        split = jax.shard_map(
+            kernel,
+            mesh=mesh,
+            in_specs=(spec, spec, spec, PartitionSpec()),
+            out_specs=spec,
+            check_vma=False,
+        )
+        return split(q, k, v, length)
+
+    return on_each
 
 
 def _xla_attention(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:

@@ -233,8 +233,8 @@ def _dense(
     _, frames, rows, cols, _ = latents.shape
     patches = (rows // config.patch[0]) * (cols // config.patch[1])
     tokens = [count * patches for count in (levels or [frames])]
-    backend = compute.attention
-    return lambda q, kv, _: attend_levels(q, kv.key, kv.value, tokens, backend=backend)
+    how = {"backend": compute.attention, "mesh": compute.mesh}
+    return lambda q, kv, _: attend_levels(q, kv.key, kv.value, tokens, **how)
 
 
 def _cached(place: Place, compute: Compute) -> Mix:
@@ -244,7 +244,8 @@ def _cached(place: Place, compute: Compute) -> Mix:
 
     def mix(q: Heads, kv: KeyValue, layer: KeyValue | None) -> Heads:
         seen = jax.tree.map(put, layer, kv)
-        return attend(q, seen.key, seen.value, place.length, backend=compute.attention)
+        how = {"backend": compute.attention, "mesh": compute.mesh}
+        return attend(q, seen.key, seen.value, place.length, **how)
 
     return mix
 

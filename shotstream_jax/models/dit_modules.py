@@ -175,9 +175,8 @@ class Block(nn.Module):
                 rearrange(pick(kv, caption_index), "batch frame ... -> (batch frame) ...")
                 for kv in (key, value)
             )
-        mixed = attend(
-            self.cross_attention.queries(hidden), key, value, backend=self.compute.attention
-        )
+        how = {"backend": self.compute.attention, "mesh": self.compute.mesh}
+        mixed = attend(self.cross_attention.queries(hidden), key, value, **how)
         return self.cross_attention.output(mixed).reshape(x.shape)
 
 

@@ -11,11 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.perf.program_cache import program_cache
 from shotstream_jax.perf.programs import Program
 from shotstream_jax.perf.targets import GIB, Target
@@ -27,8 +24,6 @@ _COLLECTIVE = re.compile(
 _ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
 _USED = re.compile(r"(?:Used |memory required for HLO temporaries \()([\d.]+)([KMG])")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB}
-_KERNEL_HEAD_DIM = 128
-"""Channels of a head in whole multiples of which the TPU attention kernel is tiled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,15 +57,6 @@ class Plan:
     bytes_accessed: int | None
     compile_seconds: float
     problem: str = ""
-
-
-def film_compute(config: DiTConfig, mesh: Mesh) -> Compute:
-    """How a TPU of this mesh films: bfloat16, and the attention kernel where it can run.
-
-    The compiler splits no kernel over devices, and tiles whole heads.
-    """
-    takes_kernel = mesh.size == 1 and config.head_dim % _KERNEL_HEAD_DIM == 0
-    return Compute(dtype=jnp.bfloat16, attention="splash" if takes_kernel else "xla")
 
 
 def plan_program(program: Program, target: Target, mesh: Mesh, flops: int | None = None) -> Plan:

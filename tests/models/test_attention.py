@@ -1,4 +1,7 @@
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +9,9 @@ import numpy as np
 import pytest
 
 from shotstream_jax.models import attention
-from shotstream_jax.models.attention import attend, attend_levels
+from shotstream_jax.models.attention import attend, attend_levels, split_over_devices
+from shotstream_jax.models.compute import default_compute
+from shotstream_jax.sharding import make_mesh
 
 
 def softmax_attention(q, k, v, seen):
@@ -49,6 +54,46 @@ def test_levels_are_the_drawing_in_the_docstring():
 def test_levels_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="hold 5 tokens, not 8"):
         attend_levels(*random_qkv(), [2, 3])
+
+
+@pytest.mark.parametrize("length", [None, 5])
+def test_a_kernel_on_many_devices_is_the_kernel(length):
+    script = f"""
+import jax, numpy as np
+from shotstream_jax.models.attention import attend, split_over_devices
+from shotstream_jax.sharding import make_mesh
+keys = jax.random.split(jax.random.key(0), 3)
+q, k, v = (jax.random.normal(key, (batch, 8, 4, 16)) for key, batch in zip(keys, (2, 2, 2)))
+for sizes in (dict(tensor=4), dict(fsdp=2, tensor=4), dict(data=2, fsdp=2, tensor=2)):
+    mesh = make_mesh(jax.devices()[: np.prod(list(sizes.values()))], **sizes)
+    split = jax.jit(split_over_devices(attend, mesh))(q, k, v, {length})
+    assert len(split.sharding.device_set) == mesh.size
+    np.testing.assert_allclose(split, attend(q, k, v, {length}), atol=1e-6)
+"""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, **flags}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_one_device_is_given_the_kernel_itself():
+    assert split_over_devices(attend, None) is attend
+    assert split_over_devices(attend, make_mesh(jax.devices()[:1])) is attend
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "dtype", "platform", "backend"),
+    [
+        (128, None, "tpu", "splash"),
+        (64, None, "tpu", "xla"),
+        (128, jnp.float32, "tpu", "xla"),
+        (64, None, "gpu", "cudnn"),
+        (128, None, "cpu", "xla"),
+    ],
+)
+def test_the_fast_way_of_a_platform(head_dim, dtype, platform, backend):
+    assert default_compute(head_dim, dtype, platform).attention == backend
 
 
 def test_long_queries_in_pieces_equal_all_at_once(monkeypatch):

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from shotstream_jax.config import PRESETS
+from shotstream_jax.models.compute import Compute, default_compute
 from shotstream_jax.perf.film_plan import RESIDENT, plan_film, project_program, resident_memory
 from shotstream_jax.perf.part_cost import film_flops, program_flops
-from shotstream_jax.perf.plan import Plan, collective_bytes, film_compute, plan_program
+from shotstream_jax.perf.plan import Plan, collective_bytes, plan_program
 from shotstream_jax.perf.programs import FilmSizes, Program, film_programs
 from shotstream_jax.perf.targets import CHIPS, Target, find_target, target_mesh
 from shotstream_jax.sharding import make_mesh, replicated
@@ -25,7 +26,11 @@ def on(sizes, target_name, split=""):
     """Sizes as they are computed on a target, the target, and a mesh of it."""
     target = find_target(target_name)
     mesh = target_mesh(target, sizes.dit.heads, split)
-    return dataclasses.replace(sizes, compute=film_compute(sizes.dit, mesh)), target, mesh
+    return dataclasses.replace(sizes, compute=film_compute(sizes.dit.head_dim, mesh)), target, mesh
+
+
+def film_compute(head_dim, mesh):
+    return default_compute(head_dim, jnp.bfloat16, "tpu", mesh)
 
 
 def planned(sizes, target, mesh, name):
@@ -90,6 +95,16 @@ def test_a_small_model_is_planned_for_a_chip_that_is_not_here(one_head):
     assert 0 < found.flops["compiler"] < found.flops["analytic"]
     assert found.bytes_accessed is not None
     assert found.bytes_accessed > 0
+
+
+@needs_compiler
+def test_the_kernel_is_split_over_devices_by_heads(sizes):
+    """A kernel that the compiler were left to split would not compile."""
+    wide = dataclasses.replace(sizes, dit=dataclasses.replace(sizes.dit, dim=512, heads=4))
+    for target_name, split in (("v5e:2x2", "tensor=4"), ("v5e:2x2", "fsdp=2,tensor=2")):
+        split_sizes, target, mesh = on(wide, target_name, split)
+        assert split_sizes.compute.attention == "splash"
+        assert planned(split_sizes, target, mesh, "commit").fits
 
 
 @needs_compiler
@@ -179,7 +194,7 @@ def test_full_size_chunk_and_decoder_step_compile_for_tpu(target, capsys):
             vae=config.vae,
             text=config.text,
             rollout=config.rollout,
-            compute=film_compute(config.dit, make_mesh(jax.devices()[:1])),
+            compute=Compute(),
         ),
         target,
     )
