@@ -12,7 +12,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = BaseTraining(
     output=pathlib.Path("runs/tiny/base"),
-    steps=3000,
+    steps=5000,
     batch=16,
     dit=TINY.dit,
     text=TINY.text,

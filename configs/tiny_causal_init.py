@@ -12,7 +12,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = CausalInitTraining(
     output=pathlib.Path("runs/tiny/causal_init"),
-    steps=1200,
+    steps=2000,
     batch=16,
     dit=TINY.dit,
     text=TINY.text,
@@ -26,6 +26,6 @@ config = CausalInitTraining(
         learning_rate=5e-4, muon=10.0, schedule="cosine", warmup=50, final=0.05, b2=0.98, ema=0.998
     ),
     log_every=50,
-    validate_every=600,
+    validate_every=500,
     save_every=500,
 )

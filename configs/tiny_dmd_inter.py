@@ -13,7 +13,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = InterShotTraining(
     output=pathlib.Path("runs/tiny/dmd_inter"),
-    steps=800,
+    steps=1600,
     batch=8,
     dit=TINY.dit,
     text=TINY.text,

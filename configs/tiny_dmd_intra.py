@@ -13,7 +13,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = IntraShotTraining(
     output=pathlib.Path("runs/tiny/dmd_intra"),
-    steps=1000,
+    steps=1600,
     batch=8,
     dit=TINY.dit,
     text=TINY.text,
@@ -29,6 +29,6 @@ config = IntraShotTraining(
     optimizer=OptimizerConfig(learning_rate=1e-4, warmup=10, b1=0.0, b2=0.99, ema=0.98),
     critic_optimizer=OptimizerConfig(learning_rate=2e-4, warmup=20, b1=0.0, b2=0.99),
     log_every=20,
-    validate_every=500,
+    validate_every=400,
     save_every=200,
 )

@@ -12,7 +12,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = TeacherTraining(
     output=pathlib.Path("runs/tiny/teacher"),
-    steps=3000,
+    steps=6000,
     batch=16,
     dit=TINY.dit,
     text=TINY.text,

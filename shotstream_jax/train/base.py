@@ -120,11 +120,21 @@ def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -
     """Random networks whose blocks begin nearly as the identity, whatever the timestep.
 
     The projection of time starts at zero, which leaves gates that are small random numbers; so does
-    the head: the first prediction is zero, the mean of what is to be predicted.
+    the head: the first prediction is zero, the mean of what is to be predicted. The text encoder
+    begins as a table of words, which are far from one another.
     """
     dit_key, text_key = jax.random.split(key)
     params = init_dit(dit_key, dit)
     silent = {
         name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("time_projection", "head")
     }
-    return {"dit": {**params, **silent}, "text": init_text_encoder(text_key, text)}
+    return {
+        "dit": {**params, **silent},
+        "text": jax.tree_util.tree_map_with_path(_silent, init_text_encoder(text_key, text)),
+    }
+
+
+def _silent(path: tuple[Any, ...], leaf: Array) -> Array:
+    """Zero for what blocks of the text encoder add to words."""
+    outputs = {"o", "down"} & {entry.key for entry in path}
+    return jnp.zeros_like(leaf) if outputs else leaf

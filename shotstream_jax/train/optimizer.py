@@ -104,10 +104,11 @@ def _muon(config: OptimizerConfig, rate: float) -> optax.GradientTransformation:
 def _matrix_axes(path: tuple[Any, ...], leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
     """How a kernel is a matrix: outputs are its last axis; stacked layers are many matrices.
 
-    The first and the last layer of a transformer are left to AdamW, as is usual.
+    The first and the last layer of a transformer are left to AdamW, as is usual. So is the text
+    encoder: its attention is not scaled, and large kernels would settle early what it looks at.
     """
     names = [entry.key for entry in path]
-    if names[-1] != "kernel" or {"patch_embedding", "head"} & set(names):
+    if names[-1] != "kernel" or {"patch_embedding", "head", "text"} & set(names):
         return None
     inputs = range(1 if "blocks" in names else 0, leaf.ndim - 1)
     return optax.contrib.MuonDimensionNumbers(tuple(inputs), (leaf.ndim - 1,))

@@ -56,6 +56,7 @@ def test_muon_turns_kernels_and_leaves_the_rest_to_adam():
     params = {
         "blocks": {"ffn": {"kernel": jnp.zeros((2, 6, 4)), "bias": jnp.zeros((2, 4))}},
         "head": {"kernel": jnp.zeros((6, 4))},
+        "text": {"blocks": {"ffn": {"kernel": jnp.zeros((2, 6, 4))}}},
     }
     steep = jnp.diag(jnp.array([1.0, 1e-2, 3.0, 0.2]), 0)
     gradient = jax.tree.map(lambda p: jnp.ones_like(p) * 1e-3, params)
@@ -70,9 +71,9 @@ def test_muon_turns_kernels_and_leaves_the_rest_to_adam():
     for layer in direction["blocks"]["ffn"]["kernel"]:
         assert lengths(layer).max() / lengths(layer).min() < 2
         assert np.all(np.diag(layer) > 0)
-    bias = direction["blocks"]["ffn"]["bias"]
     # Adam's step is the sign of the gradient, one tenth of what kernels move at.
-    np.testing.assert_allclose(bias, jnp.ones_like(bias), rtol=1e-3)
+    for small in (direction["blocks"]["ffn"]["bias"], *jax.tree.leaves(direction["text"])):
+        np.testing.assert_allclose(small, jnp.ones_like(small), rtol=1e-3)
     np.testing.assert_allclose(np.diag(direction["head"]["kernel"]), np.ones(4), rtol=1e-3)
 
 
