@@ -19,6 +19,9 @@ from shotstream_jax.perf.targets import Target
 RESIDENT = ("chunk", "commit", "context", "decode-first", "decode", "encode")
 """The programs that film, all of them on the chip from the first shot to the last."""
 
+_MAKES = {"decode-first": "past"}
+"""What is not there yet while a program runs, because it is what the program makes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilmPlan:
@@ -28,8 +31,9 @@ class FilmPlan:
       target: name.
       mesh: devices along each axis that has more than one.
       fits: whether every program compiles, and everything fits at the same time.
-      memory: bytes of all arguments, each once; of the largest workspace, as temporaries and
-        outputs; of the code of all programs; of all together (`peak`); and the limit.
+      memory: bytes while the program runs that leaves least room: of all arguments that are there,
+        each once; of its workspace, as temporaries and outputs; of the code of all programs; of all
+        together (`peak`); and the limit.
       argument_bytes: bytes of each argument by name.
       flops: operations of a shot, by the sizes alone.
       projection: of a shot that follows another one, from its cut to its last frame.
@@ -72,18 +76,18 @@ def plan_film(sizes: FilmSizes, target: Target, mesh: Mesh, *, share_of_peak: fl
 
 
 def resident_memory(plans: Mapping[str, Plan]) -> dict[str, int]:
-    """Memory of one device while filming: every argument once, the largest workspace, all code."""
-    workspaces = [
-        (plan.memory.get("temporaries", 0), plan.memory.get("outputs", 0))
-        for plan in plans.values()
+    """Memory of one device while that program runs which leaves least room, all code with it."""
+    held = _held(plans)
+    moments = [
+        {
+            "arguments": sum(size for part, size in held.items() if part != _MAKES.get(name)),
+            "temporaries": plan.memory.get("temporaries", 0),
+            "outputs": plan.memory.get("outputs", 0),
+        }
+        for name, plan in plans.items()
     ]
-    temporaries, outputs = max(workspaces, key=sum)
-    memory = {
-        "arguments": sum(_held(plans).values()),
-        "temporaries": temporaries,
-        "outputs": outputs,
-        "code": sum(plan.memory.get("code", 0) for plan in plans.values()),
-    }
+    fullest = max(moments, key=lambda moment: sum(moment.values()))
+    memory = {**fullest, "code": sum(plan.memory.get("code", 0) for plan in plans.values())}
     return {**memory, "peak": sum(memory.values())}
 
 

@@ -68,6 +68,15 @@ def test_arguments_are_held_once_and_workspaces_take_turns():
     }
 
 
+def test_what_a_program_makes_is_not_there_before():
+    first = plan(
+        memory={"temporaries": 30, "outputs": 50, "code": 1}, argument_bytes={"latents": 3}
+    )
+    later = plan(memory={"temporaries": 40, "outputs": 1, "code": 1}, argument_bytes={"past": 50})
+    found = resident_memory({"decode-first": first, "decode": later})
+    assert found == {"arguments": 53, "temporaries": 40, "outputs": 1, "code": 2, "peak": 96}
+
+
 def test_collectives_are_read_from_the_compiled_text():
     text = """
       %a = bf16[2,128]{1,0} all-gather(%x), dimensions={1}
