@@ -38,8 +38,8 @@ class Plan:
       memory: bytes of arguments, temporaries, outputs that alias no argument, and code; all of
         them together (`peak`); and the limit. Of a program that does not fit, only what is known.
       argument_bytes: bytes of each argument by name.
-      collectives: bytes moved between devices, by kind of operation; `None` if this jaxlib cannot
-        read the program.
+      collectives: bytes moved between devices, by kind of operation; `None` for a chip whose
+        programs cannot be printed.
       flops: operations, `analytic` of all devices by the sizes alone, and `compiler` as the
         compiler counts them: of one device, the body of a loop once, kernels not at all.
       bytes_accessed: as the compiler counts them, likewise.
@@ -84,7 +84,7 @@ def plan_program(program: Program, target: Target, mesh: Mesh, flops: int | None
             "problem": problem,
         }
     else:
-        found = _findings(compiled, mesh.size)
+        found = _findings(compiled, target)
     return Plan(
         program=program.name,
         target=target.name,
@@ -113,7 +113,7 @@ def collective_bytes(text: str) -> dict[str, int]:
     return moved
 
 
-def _findings(compiled: Any, devices: int) -> dict[str, Any]:
+def _findings(compiled: Any, target: Target) -> dict[str, Any]:
     said, cost = compiled.memory_analysis(), compiled.cost_analysis()
     memory = {
         "arguments": said.argument_size_in_bytes,
@@ -124,18 +124,10 @@ def _findings(compiled: Any, devices: int) -> dict[str, Any]:
     return {
         "fits": True,
         "memory": {**memory, "peak": sum(memory.values())},
-        "collectives": _collectives(compiled) if devices > 1 else {},
+        "collectives": collective_bytes(compiled.as_text()) if target.chip.printable else None,
         "flops": {"compiler": int(cost["flops"])},
         "bytes_accessed": int(cost["bytes accessed"]),
     }
-
-
-def _collectives(compiled: Any) -> dict[str, int] | None:
-    try:
-        return collective_bytes(compiled.as_text())
-    except jax.errors.JaxRuntimeError:
-        # The TPU compiler writes programs for its newest chips that jaxlib cannot print yet.
-        return None
 
 
 def _device_bytes(tree: Any) -> int:
