@@ -22,7 +22,7 @@ def test_a_film_of_the_miniature_is_measured(run, tmp_path):
     assert found["command"][:2] == ["shotstream", *found["command"][1:2]]
     assert {"device", "versions", "commit", "command", "flags", "time"} <= found.keys()
     parts = found["split"]["parts"]
-    assert {"denoise", "clean pass", "decode", "context pass", "mp4 encode"} <= parts.keys()
+    assert {"denoise", "decode", "context pass", "mp4 encode"} <= parts.keys()
 
 
 def test_random_weights_are_called_so(run):
