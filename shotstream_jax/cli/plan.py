@@ -41,7 +41,7 @@ TABLE = (
     ("wan-1.3b", "v6e:1x1"),
     ("wan-1.3b", "v5p:1x1x1"),
     ("wan-1.3b", "tpu7x:1x1x1"),
-    ("wan-14b", "v5p:2x2x2"),
+    ("wan-14b", "v5p:2x2x1"),
 )
 """What `--table` plans: presets and targets."""
 
