@@ -82,6 +82,15 @@ def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RU
     return jax.tree_util.tree_map_with_path(place, params)
 
 
+def placed_shapes(shapes: PyTree[Any], shardings: PyTree[Any]) -> Any:
+    """Shapes of a tree of arrays or shapes, each with its place."""
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        shardings,
+    )
+
+
 def cache_shardings(cache: PyTree[Any], mesh: Mesh) -> Any:
     """A sharding for every leaf of a key/value cache: whole heads on a device."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _CACHE_SPECS[leaf.ndim]), cache)

@@ -13,14 +13,15 @@ from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.sharding import film_mesh, make_mesh, shardings_for
 
-SCRIPT = pathlib.Path(__file__).parent / "rollout" / "film_on_eight_devices.py"
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPT = ROOT / "tests" / "rollout" / "film_on_eight_devices.py"
 
 
 def test_one_device_equals_eight():
     flag = "--xla_force_host_platform_device_count=8"
     run = subprocess.run(
         [sys.executable, SCRIPT],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag},
         capture_output=True,
         text=True,
         check=False,

@@ -9,15 +9,13 @@ With --json, `metrics` holds one number a metric and `intervals` the 95 % interv
 """
 
 import functools
-import importlib.metadata
 import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-import jax
 import rich.box
 import tyro
 from rich.console import Console
@@ -29,11 +27,11 @@ from rich.text import Text
 from shotstream_jax.atomic import replacing
 from shotstream_jax.cli.evaluate_options import Evaluate, command_line
 from shotstream_jax.cli.options import open_named
+from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.cli.train import train_file
-from shotstream_jax.data.world.captions import prompts
 from shotstream_jax.data.world.stage import Picture
-from shotstream_jax.directing.contact import ContactRow, contact_sheet, save_png
+from shotstream_jax.directing.contact import contact_sheet, save_png
 from shotstream_jax.evaluation.films import (
     Film,
     MakeFilms,
@@ -48,12 +46,12 @@ from shotstream_jax.evaluation.scores import Metric, PassName
 from shotstream_jax.evaluation.student import student_films
 from shotstream_jax.evaluation.teacher import BATCH, teacher_films
 from shotstream_jax.model import Model
+from shotstream_jax.perf.provenance import provenance
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.teacher import SampleConfig
 
 METRICS, CONTACT = "metrics.json", "contact.png"
 
-_SHOWN_FILMS = 3
 _LINES = 10
 
 
@@ -191,11 +189,9 @@ def _document(
         },
         "size": list(args.size),
         "video_frames": args.video_frames,
-        "command": command_line(args),
         "seconds": round(seconds, 3),
         "frames_per_second": round(found.frames / found.seconds, 3),
-        "device": jax.devices()[0].device_kind,
-        "shotstream_jax": importlib.metadata.version("shotstream-jax"),
+        **provenance(command_line(args)),
     }
 
 
@@ -209,14 +205,7 @@ def _write(
     with replacing(folder / METRICS) as partial:
         partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     title, badge = _made_by(args, model)
-    save_png(contact_sheet(list(_contact_rows(films)), title=title, badge=badge), folder / CONTACT)
-
-
-def _contact_rows(films: Sequence[tuple[Script, Film]]) -> Iterator[ContactRow]:
-    for story, (script, film) in enumerate(films, 1):
-        for shot, (caption, frames) in enumerate(zip(prompts(script.spec), film, strict=True), 1):
-            label = f"story {story}, shot {shot}"
-            yield ContactRow(label=label, caption=caption, seed=script.seed, frames=frames)
+    save_png(contact_sheet(story_rows(films), title=title, badge=badge), folder / CONTACT)
 
 
 _ROWS = {
@@ -288,7 +277,7 @@ class _Display:
 
     def watch(self, progress: Progress) -> None:
         """Show that a film was scored."""
-        if progress.part == "own" and progress.film and len(self.films) < _SHOWN_FILMS:
+        if progress.part == "own" and progress.film and len(self.films) < SHOWN:
             self.films.append(progress.film)
         part = progress.part.replace("_", " ")
         self._bar.update(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import shlex
 from typing import Annotated, Literal
 
 import tyro
@@ -12,7 +11,6 @@ from shotstream_jax.data.world.spec import Split
 from shotstream_jax.story import ContextCaptions, ContextPolicy
 
 Role = Literal["student", "teacher", "autoencoder", "true"]
-
 
 _OF_THE_TEACHER = ("steps", "guidance", "negative", "batch")
 
@@ -83,8 +81,8 @@ class Evaluate:
                 )
 
 
-def command_line(args: Evaluate) -> str:
-    """The command with these options; those that have their default value are left out."""
+def command_line(args: Evaluate) -> list[str]:
+    """The words of the command with these options; defaults are left out."""
     words = ["shotstream", "eval"]
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
@@ -93,4 +91,4 @@ def command_line(args: Evaluate) -> str:
         words.append(f"--{field.name.replace('_', '-')}")
         if not isinstance(value, bool):
             words += map(str, value if isinstance(value, tuple) else [value])
-    return shlex.join(words)
+    return words

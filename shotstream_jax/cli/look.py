@@ -1,13 +1,14 @@
 """What `shotstream train` looks at while a model is in training: a few films, and their scores."""
 
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable
 
-from shotstream_jax.data.world.captions import prompts
+from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.data.world.stage import Picture
-from shotstream_jax.directing.contact import ContactRow, contact_sheet, save_png
-from shotstream_jax.evaluation.films import Film, MakeFilms, Script, Shoot, draw_scripts
+from shotstream_jax.directing.contact import contact_sheet, save_png
+from shotstream_jax.evaluation.films import Film, MakeFilms, Shoot, draw_scripts
 from shotstream_jax.evaluation.passes import PassName, Progress, run_passes
 from shotstream_jax.evaluation.student import student_films
 from shotstream_jax.evaluation.teacher import teacher_films
@@ -29,7 +30,7 @@ def look(candidate: Candidate, networks: Networks, folder: pathlib.Path, step: i
     height, width = candidate.size
     shoot = Shoot(picture=Picture(height=height, width=width), video_frames=candidate.video_frames)
     scripts = draw_scripts(candidate.stories, (SHOTS,), split="validation")
-    passes: dict[PassName, Shoot] = {"own": shoot, "given": _given_one(shoot)}
+    passes: dict[PassName, Shoot] = {"own": shoot, "given": dataclasses.replace(shoot, given=1)}
     films: list[Film] = []
 
     def watch(progress: Progress) -> None:
@@ -38,13 +39,11 @@ def look(candidate: Candidate, networks: Networks, folder: pathlib.Path, step: i
 
     found = run_passes(_maker(candidate, model), passes, scripts, watch=watch)
     title = f"{candidate.role} after step {step}"
-    sheet = contact_sheet(_rows(scripts[:3], films[:3]), title=title, badge="")
+    sheet = contact_sheet(
+        story_rows(list(zip(scripts, films, strict=True))[:SHOWN]), title=title, badge=""
+    )
     save_png(sheet, folder / f"step_{step:06d}.png")
     return {name: metric.value for name, metric in found.metrics.items() if name.startswith(_SHOWN)}
-
-
-def _given_one(shoot: Shoot) -> Shoot:
-    return Shoot(picture=shoot.picture, video_frames=shoot.video_frames, given=1)
 
 
 def _maker(candidate: Candidate, model: FilmNetworks) -> Callable[[Shoot], MakeFilms]:
@@ -54,11 +53,3 @@ def _maker(candidate: Candidate, model: FilmNetworks) -> Callable[[Shoot], MakeF
         steps=TEACHER_STEPS, shift=model.rollout.shift, guidance=candidate.guidance
     )
     return functools.partial(teacher_films, model, sample=sample)
-
-
-def _rows(scripts: tuple[Script, ...], films: list[Film]) -> list[ContactRow]:
-    return [
-        ContactRow(label=f"shot {shot}", caption=caption, seed=script.seed, frames=frames)
-        for script, film in zip(scripts, films, strict=True)
-        for shot, (caption, frames) in enumerate(zip(prompts(script.spec), film, strict=True), 1)
-    ]

@@ -97,13 +97,13 @@ def make_table(
     return 0, made
 
 
-def stored(folder: pathlib.Path, command: str) -> dict[str, Any] | None:
+def stored(folder: pathlib.Path, command: Sequence[str]) -> dict[str, Any] | None:
     """What an evaluation left in a folder, if the same command made it."""
     path = folder / "metrics.json"
     if not path.is_file():
         return None
     document = json.loads(path.read_text(encoding="utf-8"))
-    return document if document["command"] == command else None
+    return document if document["command"] == list(command) else None
 
 
 def markdown(table: Table, found: Sequence[Mapping[str, Any]]) -> str:

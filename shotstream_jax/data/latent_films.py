@@ -65,13 +65,8 @@ class LatentFilms:
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Raises: ValueError: no folder of latents, or one that is not complete."""
-        self._reader = ShardReader(folder)
+        self._reader = ShardReader(folder, KIND)
         self.facts: Mapping[str, Any] = self._reader.facts
-        if self.facts.get("kind") != KIND:
-            raise ValueError(
-                f"{folder} holds {self.facts.get('kind')!r} and {KIND!r} are needed; give the "
-                "output of a config such as configs/tiny_latents.py."
-            )
 
     def __len__(self) -> int:
         """How many films there are."""
@@ -87,12 +82,6 @@ class LatentFilms:
             reference_frames=tuple(self.facts["reference_frames"]),
             video_frames=self.facts["video_frames"],
         )
-
-    @property
-    def clip_shape(self) -> tuple[int, int, int, int]:
-        """Frames, rows, columns and channels of every clip."""
-        frames, rows, cols, chan = self.facts["clip"]
-        return frames, rows, cols, chan
 
 
 def reference_frames(video_frames: int, budget: int = CONTEXT_BUDGET) -> tuple[int, ...]:

@@ -85,8 +85,17 @@ class Shards:
 class ShardReader:
     """A dataset that is complete, sample by sample, in any order."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
-        """Raises: ValueError: a folder that holds no dataset, or one with shards missing."""
+    def __init__(self, folder: pathlib.Path, kind: str) -> None:
+        """Open the dataset of a folder.
+
+        Args:
+          folder: where it is.
+          kind: of samples, as whoever made them noted.
+
+        Raises:
+          ValueError: a folder that holds no dataset, one of another kind, or one with shards
+            missing.
+        """
         self._folder = folder
         try:
             self.facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -96,6 +105,12 @@ class ShardReader:
                 f"{folder} holds no dataset that can be read ({_reason(error)}); make it with the "
                 "`shotstream train` config whose output it is."
             ) from error
+        found = self.facts.get("kind")
+        if found != kind:
+            raise ValueError(
+                f"{folder} holds {found!r} and {kind!r} are needed; give the output of the "
+                "`shotstream train` config that makes them."
+            )
         missing = list(self._shards.missing())
         if missing:
             raise ValueError(

@@ -6,7 +6,7 @@ and cheap beside what reads them.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -25,16 +25,6 @@ Tokenize = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 Transform = Callable[[Any, np.random.Generator], Sample]
 """Draws a sample of arrays of one film."""
-
-
-@runtime_checkable
-class Captioned(Protocol):
-    """A film with a caption for every shot."""
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """What the text encoder reads for each shot."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +104,7 @@ class Captions:
 
     tokenize: Tokenize
 
-    def __call__(self, film: Captioned, rng: np.random.Generator) -> Sample:
+    def __call__(self, film: LatentFilm, rng: np.random.Generator) -> Sample:
         """Take all captions; nothing is drawn."""
         del rng
         return _read(self.tokenize, film.captions)

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from shotstream_jax.directing.reel import Reel, open_reel
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.stream import Camera, FilmedChunk, plan_for
+from shotstream_jax.rollout.stream import Camera, FilmedChunk, one_ahead, plan_for
 from shotstream_jax.story import Story
 
 
@@ -102,22 +102,13 @@ def film_story(
     clock = _Clock(chunks=sum(plan.chunks for plan in plans[finished:]), shots=len(plans))
     for plan in plans[finished:]:
         with reel.shooting(plan) as take:
-            for piece in _one_ahead(camera.film(plan)):
+            for piece in one_ahead(camera.film(plan)):
                 watch(clock.tick(piece, take.add(piece)))
         clock.end_shot(plan.index)
     reel.finish(
         {**(facts or {}), **_versions(), "seeds": _seeds(story), "timings": clock.timings()}
     )
     return reel
-
-
-def _one_ahead(pieces: Iterator[FilmedChunk]) -> Iterator[FilmedChunk]:
-    """Ask for the next chunk before the last one is read: the device never waits for the disk."""
-    waiting = next(pieces, None)
-    while waiting is not None:
-        following = next(pieces, None)
-        yield waiting
-        waiting = following
 
 
 class _Clock:

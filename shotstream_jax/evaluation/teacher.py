@@ -28,15 +28,15 @@ from shotstream_jax.evaluation.films import (
     plan_film,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae import encode_images
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
 from shotstream_jax.rollout.stream import to_video
-from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
+from shotstream_jax.rollout.teacher import SampleConfig, guided_velocity, sample_euler
 from shotstream_jax.story import ShotPlan
 from shotstream_jax.train.conditioning import Conditioning
+from shotstream_jax.train.ode_pairs import scene_of
 from shotstream_jax.typing import Latents, Params, Pixels, Text
 
 BATCH = 8
@@ -134,14 +134,7 @@ def _sample(
     sample: SampleConfig,
     compute: Compute,
 ) -> Latents:
-    frames = noise.shape[1]
-    scene = Scene(
-        context=given.context,
-        shots=given.shots(frames),
-        captions=given.captions(frames),
-        text=encode_captions(params, config, given.text, compute),
-        negative=encode_captions(params, config, negative, compute),
-    )
+    scene = scene_of(params, config, given, negative, noise.shape[1], compute)
     velocity = guided_velocity(params, config, scene, sample.guidance, compute)
     return sample_euler(velocity, noise, sample).x0
 

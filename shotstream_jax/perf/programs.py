@@ -31,8 +31,9 @@ from shotstream_jax.rollout.chunk import (
     denoise_chunk,
     prepare_shot,
 )
+from shotstream_jax.rollout.networks import film_grid
 from shotstream_jax.rollout.shot import rollout_shot
-from shotstream_jax.sharding import cache_shardings, replicated, shardings_for
+from shotstream_jax.sharding import cache_shardings, placed_shapes, replicated, shardings_for
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,19 +84,12 @@ class FilmSizes:
         """Raises: ValueError: a size that does not divide into patches, or shots without chunks."""
         if self.chunks < 1:
             raise ValueError(f"A shot of {self.chunks} chunks; a shot has 1 or more.")
-        for pixels, patch in zip(self.size, self.dit.patch, strict=True):
-            unit = self.vae.spatial_stride * patch
-            if pixels < unit or pixels % unit:
-                height, width = self.size
-                raise ValueError(
-                    f"A film of {height}x{width} pixels: {pixels} does not divide into patches of "
-                    f"{unit}; try {max(1, round(pixels / unit)) * unit}."
-                )
+        film_grid(self.vae, self.dit, self.size)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of a latent frame."""
-        return self.vae.latent_grid(*self.size)
+        return film_grid(self.vae, self.dit, self.size)
 
     @property
     def positions(self) -> int:
@@ -204,7 +198,7 @@ class _Shapes:
     @functools.cached_property
     def vae(self) -> Any:
         shapes = jax.eval_shape(lambda key: init_vae(key, self.sizes.vae), jax.random.key(0))
-        return self._placed(shapes)
+        return self._everywhere(shapes)
 
     @functools.cached_property
     def caption(self) -> TextKeys:
@@ -219,7 +213,7 @@ class _Shapes:
             ),
             self.caption,
         )
-        return self._placed(shapes, cache_shardings(shapes, self.mesh))
+        return placed_shapes(shapes, cache_shardings(shapes, self.mesh))
 
     @property
     def context(self) -> Context:
@@ -231,7 +225,7 @@ class _Shapes:
             self._array((1, frames), jnp.int32),
             captions,
         )
-        placed = self._placed((shapes.latents, shapes.shots))
+        placed = self._everywhere((shapes.latents, shapes.shots))
         return jax.tree.unflatten(jax.tree.structure(shapes), jax.tree.leaves((placed, captions)))
 
     @property
@@ -241,7 +235,7 @@ class _Shapes:
             self.vae,
             self.frame,
         )
-        return self._placed(past)
+        return self._everywhere(past)
 
     @property
     def number(self) -> Any:
@@ -283,21 +277,16 @@ class _Shapes:
         shape = (dit.layers, 1, captions, dit.text_tokens, dit.heads, dit.head_dim)
         array = jax.ShapeDtypeStruct(shape, self.sizes.compute.dtype)
         shapes = jax.eval_shape(lambda array: TextKeys(key=array, value=array), array)
-        return self._placed(shapes, cache_shardings(shapes, self.mesh))
+        return placed_shapes(shapes, cache_shardings(shapes, self.mesh))
 
     def _weights(self, init: Callable[..., Any], config: Any) -> Any:
         shapes = jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
         dtype = self.sizes.compute.dtype
         cast = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
-        return self._placed(cast, shardings_for(cast, self.mesh))
+        return placed_shapes(cast, shardings_for(cast, self.mesh))
 
     def _array(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(self.mesh))
 
-    def _placed(self, shapes: Any, shardings: Any = None) -> Any:
-        shardings = shardings or jax.tree.map(lambda _: replicated(self.mesh), shapes)
-        return jax.tree.map(
-            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-            shapes,
-            shardings,
-        )
+    def _everywhere(self, shapes: Any) -> Any:
+        return placed_shapes(shapes, jax.tree.map(lambda _: replicated(self.mesh), shapes))

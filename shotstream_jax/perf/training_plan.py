@@ -4,8 +4,8 @@ import jax
 from jax.sharding import Mesh
 
 from shotstream_jax.perf.programs import Program
-from shotstream_jax.sharding import shardings_for
-from shotstream_jax.train.programs import build_programs
+from shotstream_jax.sharding import placed_shapes, shardings_for
+from shotstream_jax.train.programs import build_programs, check_division
 from shotstream_jax.train.stage import Training
 from shotstream_jax.train.state import batch_sharding
 
@@ -22,19 +22,16 @@ def training_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
         raise ValueError(
             f"The batches of {type(training).__name__} have no one shape; plan another stage."
         )
-    holders = mesh.shape["data"] * mesh.shape["fsdp"]
-    samples = next(iter(stage.batch_shapes.values())).shape[0]
-    if samples % holders:
-        raise ValueError(
-            f"A batch of {samples} does not divide over {holders} devices (data x fsdp); give "
-            f"another --mesh, such as fsdp={samples}."
-        )
+    for objective in stage.objectives.values():
+        for name, leaf in stage.batch_shapes.items():
+            check_division(name, leaf.shape[0], objective, mesh)
     built = build_programs(stage, training, mesh)
     frozen = {name: weights.shapes for name, weights in stage.frozen.items()}
     whole = {
-        "state": _placed(built.shapes, built.shardings),
+        "state": placed_shapes(built.shapes, built.shardings),
         "frozen": {
-            name: _placed(shapes, shardings_for(shapes, mesh)) for name, shapes in frozen.items()
+            name: placed_shapes(shapes, shardings_for(shapes, mesh))
+            for name, shapes in frozen.items()
         },
         "batch": {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=batch_sharding(mesh))
@@ -45,11 +42,3 @@ def training_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
         name: Program(name=name, function=step, arguments=whole, donated=(0,))
         for name, step in built.steps.items()
     }
-
-
-def _placed(shapes: object, shardings: object) -> object:
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        shapes,
-        shardings,
-    )

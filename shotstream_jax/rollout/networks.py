@@ -49,18 +49,25 @@ class Networks:
         Raises:
           ValueError: a size that does not divide into patches of latents.
         """
-        stride = self.vae_config.spatial_stride
-        sides = zip(("height", "width"), size, self.dit_config.patch, strict=True)
-        for name, pixels, patch in sides:
-            unit = stride * patch
-            if pixels <= 0 or pixels % unit:
-                nearest = max(1, round(pixels / unit)) * unit
-                raise ValueError(
-                    f"A {name} of {pixels} pixels is not a multiple of {unit}; try {nearest}."
-                )
-        return size[0] // stride, size[1] // stride
+        return film_grid(self.vae_config, self.dit_config, size)
 
     def frame_tokens(self, size: tuple[int, int]) -> int:
         """Tokens of one latent frame at a film size."""
         rows, cols = self.latent_grid(size)
         return (rows // self.dit_config.patch[0]) * (cols // self.dit_config.patch[1])
+
+
+def film_grid(vae: VAEConfig, dit: DiTConfig, size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of latents for a film of `size` = (height, width) pixels.
+
+    Raises:
+      ValueError: a size that does not divide into patches of latents.
+    """
+    for name, pixels, patch in zip(("height", "width"), size, dit.patch, strict=True):
+        unit = vae.spatial_stride * patch
+        if pixels <= 0 or pixels % unit:
+            nearest = max(1, round(pixels / unit)) * unit
+            raise ValueError(
+                f"A {name} of {pixels} pixels is not a multiple of {unit}; try {nearest}."
+            )
+    return vae.latent_grid(*size)

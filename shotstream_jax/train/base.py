@@ -10,12 +10,13 @@ Source: Wan (arXiv 2503.20314), section 4.2, at one resolution.
 import dataclasses
 import functools
 import pathlib
+import tempfile
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.checkpoints.manager import TOKENIZER, load_network, save_checkpoint
+from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
 from shotstream_jax.data.tokenizer import Tokenizer, word_tokenizer
@@ -109,10 +110,10 @@ class BaseTraining(TransformerTraining):
             training=training_facts(self.STAGE, self.steps, self.seed),
             after=lineage(self.vae),
         )
-        beside = folder.with_name(TOKENIZER)
-        self._tokenizer().save(beside)
         networks = {**networks["base"], "vae": load_network(self.vae, "vae")}
-        save_checkpoint(folder, networks, document, beside / TOKENIZER_FILE)
+        with tempfile.TemporaryDirectory() as beside:
+            self._tokenizer().save(pathlib.Path(beside))
+            save_checkpoint(folder, networks, document, pathlib.Path(beside) / TOKENIZER_FILE)
         return {}
 
 

@@ -66,12 +66,7 @@ class CausalInitTraining(TransformerTraining):
         )
 
     def _batches(self) -> Batches:
-        pairs = ShardReader(self.pairs)
-        if pairs.facts.get("kind") != KIND:
-            raise ValueError(
-                f"{self.pairs} holds {pairs.facts.get('kind')!r} and {KIND!r} are needed; give the "
-                "output of a config such as configs/tiny_ode_pairs.py."
-            )
+        pairs = ShardReader(self.pairs, KIND)
         check_clip(pairs.facts, self.latent_shape, self.pairs)
         if tuple(pairs.facts["levels"]) != self.rollout.steps:
             raise ValueError(

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from shotstream_jax.sharding import placed_shapes
 from shotstream_jax.train.state import TrainState
 from shotstream_jax.typing import Array, PyTree
 
@@ -124,11 +125,7 @@ class Store:
     def _state(
         self, step: int, shapes: TrainState, shardings: TrainState, digest: int
     ) -> TrainState:
-        wanted = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            shapes,
-            shardings,
-        )
+        wanted = placed_shapes(shapes, shardings)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(_by_name(wanted)))
         arrays = self._manager.restore(step, args=args)["state"]
         found = int(_digest(arrays))

@@ -30,7 +30,7 @@ from shotstream_jax.train.dmd import (
 )
 from shotstream_jax.train.flow_matching import draw_flow
 from shotstream_jax.train.material import excerpt, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.objective import Batch, Chance, Loss, Networks, Objective, Report
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.self_forcing import SelfForcing, Take, draw_rollout, film
 from shotstream_jax.train.stage import Batches, Stage, Weights
@@ -77,6 +77,17 @@ class DistillationTraining(TransformerTraining):
     def turn(self, step: int) -> str:
         """Which network a step trains."""
         return "generator" if step % self.ratio == 0 else "fake_score"
+
+    def objectives(self, generator: Loss, critic: Loss) -> dict[str, Objective]:
+        """How both networks learn, each by its loss."""
+        return {
+            "generator": Objective(
+                loss=generator, optimizer=self.optimizer, accumulate=self.accumulate
+            ),
+            "fake_score": Objective(
+                loss=critic, optimizer=self.critic_optimizer, accumulate=self.accumulate
+            ),
+        }
 
     def shoot(
         self,
@@ -194,16 +205,8 @@ class IntraShotTraining(DistillationTraining):
         Raises:
           ValueError: sizes that do not fit together.
         """
-        objectives = {
-            "generator": Objective(
-                loss=self._generator, optimizer=self.optimizer, accumulate=self.accumulate
-            ),
-            "fake_score": Objective(
-                loss=self._critic, optimizer=self.critic_optimizer, accumulate=self.accumulate
-            ),
-        }
         return Stage(
-            objectives=objectives,
+            objectives=self.objectives(self._generator, self._critic),
             weights={
                 "generator": self.generator_start("causal_init", "teacher"),
                 **self.scores_start(),

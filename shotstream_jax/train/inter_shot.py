@@ -34,7 +34,7 @@ from shotstream_jax.story import ContextPolicy, context_frames
 from shotstream_jax.train.conditioning import Conditioning, draw_dropout, drop
 from shotstream_jax.train.dmd_training import DistillationTraining
 from shotstream_jax.train.material import shot_conditioning, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.objective import Batch, Chance, Networks, Report
 from shotstream_jax.train.self_forcing import Take
 from shotstream_jax.train.stage import Batches, Scores, Stage, Weights, random_weights
 from shotstream_jax.train.weights import network_weights, stored_config
@@ -96,14 +96,6 @@ class InterShotTraining(DistillationTraining):
             )
         vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
         story = _Story(self, vae)
-        objectives = {
-            "generator": Objective(
-                loss=story.generator, optimizer=self.optimizer, accumulate=self.accumulate
-            ),
-            "fake_score": Objective(
-                loss=story.critic, optimizer=self.critic_optimizer, accumulate=self.accumulate
-            ),
-        }
         whole = {
             "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
             **self.scores_start(),
@@ -114,7 +106,7 @@ class InterShotTraining(DistillationTraining):
             weights = {name: self._adapters(part) for name, part in whole.items()}
             frozen |= {f"{name}_base": part for name, part in whole.items()}
         return Stage(
-            objectives=objectives,
+            objectives=self.objectives(story.generator, story.critic),
             weights=weights,
             frozen=frozen,
             batches=self._batches,

@@ -1,8 +1,8 @@
 """Stage 0b: films are encoded once, for all stages that train on latents.
 
 A film is encoded shot by shot, each whole; and the frames that later shots may be shown, each as a
-picture by itself (see data/latent_films.py). Latents are kept in half precision: they are of unit
-variance, and the autoencoder's own error is a hundred times larger.
+picture by itself (see data/latent_films.py). Latents are of unit variance and are kept in half
+precision.
 """
 
 import dataclasses

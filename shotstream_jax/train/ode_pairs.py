@@ -21,6 +21,7 @@ from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.tokenizer import load_tokenizer
 from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
@@ -142,7 +143,9 @@ class OdePairs(Making):
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
-        scene = scene_of(networks["dit"], self.dit, excerpt(batch, text), unprompted, shape[0])
+        scene = scene_of(
+            networks["dit"], self.dit, excerpt(batch, text), unprompted, shape[0], compute
+        )
         velocity = guided_velocity(networks["dit"], self.dit, scene, sampling.guidance, compute)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         sampled = sample_euler(velocity, noise, sampling)
@@ -151,15 +154,20 @@ class OdePairs(Making):
 
 
 def scene_of(
-    params: Params, config: DiTConfig, given: Conditioning, negative: Text, frames: int
+    params: Params,
+    config: DiTConfig,
+    given: Conditioning,
+    negative: Text,
+    frames: int,
+    compute: Compute,
 ) -> Scene:
     """What the sampler is told of a shot of `frames` latent frames."""
     return Scene(
         context=given.context,
         shots=given.shots(frames),
         captions=given.captions(frames),
-        text=encode_captions(params, config, given.text),
-        negative=encode_captions(params, config, negative),
+        text=encode_captions(params, config, given.text, compute),
+        negative=encode_captions(params, config, negative, compute),
     )
 
 

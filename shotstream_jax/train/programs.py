@@ -86,15 +86,24 @@ def place_batch(batch: Batch, objective: Objective, mesh: Mesh) -> Any:
     Raises:
       ValueError: a batch that does not divide among devices and pieces.
     """
-    holders = mesh.shape["data"] * mesh.shape["fsdp"]
     for name, array in batch.items():
-        if len(array) % (holders * objective.accumulate):
-            raise ValueError(
-                f"A batch of {len(array)} {name} does not divide among {holders} devices and "
-                f"{objective.accumulate} pieces each; make it a multiple of "
-                f"{holders * objective.accumulate}."
-            )
+        check_division(name, len(array), objective, mesh)
     return jax.device_put({k: np.asarray(v) for k, v in batch.items()}, batch_sharding(mesh))
+
+
+def check_division(name: str, samples: int, objective: Objective, mesh: Mesh) -> None:
+    """See that a batch divides among the devices that hold it, and into pieces.
+
+    Raises:
+      ValueError: it does not.
+    """
+    holders = mesh.shape["data"] * mesh.shape["fsdp"]
+    if samples % (holders * objective.accumulate):
+        raise ValueError(
+            f"A batch of {samples} {name} does not divide among {holders} devices (data x fsdp) "
+            f"and {objective.accumulate} pieces each; make it a multiple of "
+            f"{holders * objective.accumulate}."
+        )
 
 
 def mesh_of(config: MeshConfig) -> Mesh:

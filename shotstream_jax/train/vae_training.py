@@ -31,7 +31,13 @@ from shotstream_jax.train.vae_score import (
     score_reconstructions,
     worst_attribute,
 )
-from shotstream_jax.train.weights import check_origin, lineage, stored_config, training_facts
+from shotstream_jax.train.weights import (
+    check_origin,
+    lineage,
+    model_document,
+    stored_config,
+    training_facts,
+)
 from shotstream_jax.typing import Array, Float, Params
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -174,13 +180,10 @@ class VAETraining(Training):
         measured = dataclasses.replace(
             raw, latent_mean=tuple(mean.tolist()), latent_std=tuple(deviation.tolist())
         )
-        config = {
-            "networks": {"vae": dataclasses.asdict(measured)},
-            "weights": "trained",
-            "training": {
-                **training_facts("vae", self.steps, self.seed, scores),
-                "after": lineage(self.start) if self.start else [],
-            },
-        }
+        config = model_document(
+            {"vae": dataclasses.asdict(measured)},
+            training=training_facts("vae", self.steps, self.seed, scores),
+            after=lineage(self.start) if self.start else (),
+        )
         save_checkpoint(folder, {"vae": networks["vae"]}, config)
         return scores

@@ -133,14 +133,17 @@ def export_model(
 def model_document(
     networks: Mapping[str, Any],
     *,
-    rollout: RolloutConfig,
     training: Mapping[str, Any],
+    rollout: RolloutConfig | None = None,
     after: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The config of a trained checkpoint; `after` is how those were made that it grew from."""
+    """The config of a trained checkpoint; `after` is how those were made that it grew from.
+
+    An autoencoder by itself has no rollout.
+    """
     return {
         "networks": dict(networks),
-        "rollout": dataclasses.asdict(rollout),
+        **({} if rollout is None else {"rollout": dataclasses.asdict(rollout)}),
         "weights": "trained",
         "training": {**training, "after": [dict(facts) for facts in after]},
     }

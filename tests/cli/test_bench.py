@@ -19,7 +19,7 @@ def test_a_film_of_the_miniature_is_measured(run, tmp_path):
     seconds = found["end_to_end"]["seconds"]
     assert found["end_to_end"]["fps"] == pytest.approx(18 / seconds)
     assert 0 < found["end_to_end"]["time_to_first_frame"] < seconds
-    assert found["command"][:2] == ["shotstream", *found["command"][1:2]]
+    assert found["command"][0] == "shotstream"
     assert {"device", "versions", "commit", "command", "flags", "time"} <= found.keys()
     parts = found["split"]["parts"]
     assert {"denoise", "decode", "context pass", "mp4 encode"} <= parts.keys()
@@ -77,7 +77,7 @@ def test_a_report_is_rehearsed_without_a_gpu(run, tmp_path):
         (("--gpu-report",), "give it a folder with -o"),
         (("--gpu-report", "-o", "r"), "A GPU's report needs a GPU, this machine has a cpu"),
         (("--frames", "10"), "A shot of 10 frames is not whole chunks; try 9"),
-        (("--size", "40x80"), "40x80"),
+        (("--size", "40x80"), "height of 40"),
         (("--size", "small"), "Size 'small' is not understood"),
         (("--shots", "0"), "0 shots"),
         (("--devices", "99"), "99 devices were asked for"),

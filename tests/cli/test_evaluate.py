@@ -1,7 +1,6 @@
 """`shotstream eval`: what it prints and writes, and what it refuses."""
 
 import json
-import shlex
 
 import numpy as np
 import pytest
@@ -68,7 +67,7 @@ def test_what_was_measured_is_told(document):
 
 
 def test_the_command_makes_the_same_again(document, folder):
-    program, verb, *options = shlex.split(document["command"])
+    program, verb, *options = document["command"]
     assert (program, verb) == ("shotstream", "eval")
     again = tyro.cli(Evaluate, args=options)
     assert (again.stories, again.seed, again.output) == (2, 3, folder)

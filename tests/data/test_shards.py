@@ -24,7 +24,7 @@ def shards(tmp_path):
 
 
 def test_what_was_written_is_read(shards):
-    reader = ShardReader(shards.folder)
+    reader = ShardReader(shards.folder, "numbers")
     assert len(reader) == SAMPLES
     assert reader.facts["kind"] == "numbers"
     for index in (6, 0, 3, 2):
@@ -37,12 +37,12 @@ def test_what_was_written_is_read(shards):
 
 def test_makers_share_the_shards_and_go_on_with_what_is_missing(tmp_path):
     shards = Shards(tmp_path / "data", SAMPLES, SIZE)
-    shards.describe({})
+    shards.describe({"kind": "numbers"})
     assert [list(shards.missing(process, 2)) for process in (0, 1)] == [[0, 2], [1]]
     shards.write(0, rows(shards, 0))
     assert list(shards.missing()) == [1, 2]
     with pytest.raises(ValueError, match="has 1 of 3 shards"):
-        ShardReader(shards.folder)
+        ShardReader(shards.folder, "numbers")
 
 
 def test_a_shard_that_failed_is_not_there(tmp_path):
@@ -57,18 +57,18 @@ def test_a_shard_that_failed_is_not_there(tmp_path):
 
 def test_what_is_no_dataset_is_named(tmp_path, shards):
     with pytest.raises(ValueError, match="nowhere holds no dataset"):
-        ShardReader(tmp_path / "nowhere")
+        ShardReader(tmp_path / "nowhere", "numbers")
     with pytest.raises(ValueError, match="holds 'numbers' and 'latent_films' are needed"):
         LatentFilms(shards.folder)
     (shards.folder / FACTS).write_text('{"size": 3}')
     with pytest.raises(ValueError, match=r"no samples in dataset\.json"):
-        ShardReader(shards.folder)
+        ShardReader(shards.folder, "numbers")
 
 
 def test_a_damaged_file_is_named(shards):
     path = shards.folder / "shard_00001" / "number.npy"
     path.write_bytes(path.read_bytes()[:40])
-    reader = ShardReader(shards.folder)
+    reader = ShardReader(shards.folder, "numbers")
     assert reader[0]["number"] == 0
     with pytest.raises(ValueError, match=r"shard_00001/number.npy is damaged"):
         reader[4]

@@ -1,53 +1,15 @@
-"""A model small enough to film in milliseconds, with random weights and made-up captions."""
+"""A small model, and a story for it to film."""
 
-import hashlib
-
-import jax
-import jax.numpy as jnp
 import pytest
 
-from shotstream_jax.models.cache import Window
-from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.story import Defaults, Shot, Story
-
-DIT = DiTConfig(
-    dim=32, layers=2, heads=2, ffn_dim=48, freq_dim=16, text_dim=8, text_tokens=6, latent_channels=4
-)
-VAE = VAEConfig(
-    base_channels=4,
-    latent_channels=4,
-    multipliers=(1, 2, 2, 2),
-    residual_blocks=1,
-    latent_mean=(0.0,) * 4,
-    latent_std=(1.0,) * 4,
-)
-
-
-def embed(captions):
-    """Embeddings that depend on every letter of a caption and on nothing else."""
-
-    def one(caption):
-        digest = int.from_bytes(hashlib.sha256(caption.encode()).digest()[:4], "big")
-        return jax.random.normal(jax.random.key(digest), (DIT.text_tokens, DIT.text_dim))
-
-    return jnp.stack([one(caption) for caption in captions])
+from tests.small_model import small_networks
 
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
-    return Networks(
-        dit=jax.jit(init_dit, static_argnums=1)(jax.random.key(0), DIT),
-        dit_config=DIT,
-        vae=jax.jit(init_vae, static_argnums=1)(jax.random.key(1), VAE),
-        vae_config=VAE,
-        encode_text=embed,
-        rollout=RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500)),
-    )
+    return small_networks()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import sys
 
-import conftest
 import jax
 import numpy as np
 
@@ -19,8 +18,9 @@ from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.stream import stream_story
 from shotstream_jax.sharding import make_mesh, replicated, shardings_for
 from shotstream_jax.story import Defaults, Shot, Story
+from tests import small_model
 
-CONFIG = dataclasses.replace(conftest.DIT, heads=8, dim=64)
+CONFIG = dataclasses.replace(small_model.DIT, heads=8, dim=64)
 STORY = Story(
     title="t",
     shots=(Shot(caption="a"), Shot(caption="b")),
@@ -31,20 +31,20 @@ MESHES = ({"tensor": 8}, {"tensor": 4, "fsdp": 2})
 
 def film(mesh):
     dit = jax.jit(init_dit, static_argnums=1)(jax.random.key(0), CONFIG)
-    vae = jax.jit(init_vae, static_argnums=1)(jax.random.key(1), conftest.VAE)
-    encode_text = conftest.embed
+    vae = jax.jit(init_vae, static_argnums=1)(jax.random.key(1), small_model.VAE)
+    encode_text = small_model.embed
     if mesh is not None:
         dit = jax.device_put(dit, shardings_for(dit, mesh))
         vae = jax.device_put(vae, replicated(mesh))
 
         def encode_text(captions):
-            return jax.device_put(conftest.embed(captions), replicated(mesh))
+            return jax.device_put(small_model.embed(captions), replicated(mesh))
 
     networks = Networks(
         dit=dit,
         dit_config=CONFIG,
         vae=vae,
-        vae_config=conftest.VAE,
+        vae_config=small_model.VAE,
         encode_text=encode_text,
         rollout=RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500)),
         mesh=mesh,

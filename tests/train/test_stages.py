@@ -14,12 +14,14 @@ from shotstream_jax.checkpoints.manager import load_network, read_config
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.cli.main import main
+from shotstream_jax.data import latent_films
 from shotstream_jax.data.shards import ShardReader
 from shotstream_jax.data.world.captions import to_story
 from shotstream_jax.data.world.spec import sample_story
 from shotstream_jax.model import open_model
 from shotstream_jax.rollout.stream import stream_story
 from shotstream_jax.story import Defaults
+from shotstream_jax.train import ode_pairs
 from shotstream_jax.train.pipeline import is_done, run
 from tests.train import miniature
 from tests.train.miniature import HEIGHT, SHOTS, STAGES, VIDEO_FRAMES, WIDTH
@@ -66,8 +68,12 @@ def test_stopping_and_resuming_is_not_stopping(trained, stage):
     assert last_digest(uninterrupted) == last_digest(stage(trained))
 
 
-@pytest.mark.parametrize("stage", MAKINGS, ids=name_of)
-def test_what_is_missing_of_a_dataset_is_made_as_it_was(trained, stage):
+@pytest.mark.parametrize(
+    ("stage", "kind"),
+    [(miniature.latents, latent_films.KIND), (miniature.pairs, ode_pairs.KIND)],
+    ids=[latent_films.KIND, ode_pairs.KIND],
+)
+def test_what_is_missing_of_a_dataset_is_made_as_it_was(trained, stage, kind):
     whole = stage(trained)
     again = stage(trained, output=trained / f"{stage.__name__}_again")
     assert run(again).ended == "finished"
@@ -77,7 +83,7 @@ def test_what_is_missing_of_a_dataset_is_made_as_it_was(trained, stage):
     lost.rmdir()
     assert not is_done(again)
     assert run(again, existing="resume").ended == "finished"
-    old, new = ShardReader(whole.output), ShardReader(again.output)
+    old, new = (ShardReader(made.output, kind) for made in (whole, again))
     for index in range(len(old)):
         expected, found = old[index], new[index]
         assert expected.keys() == found.keys()
