@@ -66,6 +66,7 @@ class BenchOptions:
       warmup: films that are not measured, after those that compile.
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
       devices: devices to split the heads over; by default as many as divide them.
+      merged: let clean and context passes share a pass with the step that follows; exact.
       text_on_host: keep the text encoder in host memory.
       kernels: measure attention and decoding alone, at the shapes of wan-1.3b.
       small: with --kernels, at the shapes of tiny.
@@ -84,6 +85,7 @@ class BenchOptions:
     warmup: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     dtype: Dtype = "auto"
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    merged: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     kernels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     small: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -187,7 +189,8 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
     _, mesh = _sizes(args, find_model(name).config, small=small)
     model = open_named(name, args.dtype, args.devices, text_on_host=args.text_on_host)
     sizes, _ = _sizes(args, model.config, small=small)
-    return model.networks, sizes, _model(name, model.weights, sizes, mesh)
+    networks = dataclasses.replace(model.networks, compute=sizes.compute)
+    return networks, sizes, _model(name, model.weights, sizes, mesh)
 
 
 def _sizes(args: BenchOptions, config: ModelConfig, *, small: bool) -> tuple[FilmSizes, Mesh]:
@@ -201,7 +204,10 @@ def _sizes(args: BenchOptions, config: ModelConfig, *, small: bool) -> tuple[Fil
         vae=config.vae,
         text=config.text,
         rollout=config.rollout,
-        compute=default_compute(config.dit.head_dim, dtype, devices[0].platform, mesh),
+        compute=dataclasses.replace(
+            default_compute(config.dit.head_dim, dtype, devices[0].platform, mesh),
+            merged=args.merged,
+        ),
         size=parse_size(args.size) if args.size else _usual_size(config, small=small),
         chunks=_chunks(args.frames, config),
     )
@@ -234,6 +240,7 @@ def _model(name: str, weights: str, sizes: FilmSizes, mesh: Mesh) -> dict[str, A
         "weights": weights,
         "dtype": sizes.compute.dtype.__name__,
         "attention": sizes.compute.attention,
+        "merged": sizes.compute.merged,
         "devices": mesh.size,
     }
 

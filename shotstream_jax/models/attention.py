@@ -44,6 +44,8 @@ def attend(
 
     `mesh` are the devices that share the work, which the TPU kernel must be told.
     """
+    if isinstance(kv_length, int):
+        k, v, kv_length = k[:, :kv_length], v[:, :kv_length], None
     match backend:
         case "xla":
             return _xla_attention(q, k, v, kv_length)

@@ -7,6 +7,7 @@ proposes (a velocity, and the keys and values of what it saw) and writes nothing
     apply_cached   a chunk sees a cache and itself
     keys_dense     only the keys and values, for the context pass
     keys_cached    only the keys and values, for the clean pass of a finished chunk
+    apply_merged   both at once: frames on their way into the cache, and a chunk that sees them
 
 The two key passes stop at the last layer's keys and skip the head.
 
@@ -20,18 +21,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention import attend, attend_levels
 from shotstream_jax.models.cache import KeyValue, Place, ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.dit_modules import Block, CaptionIndex, Trunk, apply_module
 from shotstream_jax.models.layers import Heads, Stream
+from shotstream_jax.models.mixing import Mix, see_cache, see_cache_in_turn, see_one_another
 from shotstream_jax.models.rope import Rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.typing import Array, Bool, Key, Latents, Params, Text, Timesteps
-
-Mix = Callable[[Heads, KeyValue, KeyValue | None], Heads]
-"""Self-attention of queries to their own keys and values, and to one layer of a cache."""
 
 
 @pytree
@@ -101,7 +99,7 @@ def apply_dense(
     `caption_index` routes frames to captions where there are several.
     """
     run = _Pass(params, config, angles, text, caption_index, compute)
-    return run.velocity(x_t, timesteps, _dense(config, x_t, levels, compute), None)
+    return run.velocity(x_t, timesteps, see_one_another(config, x_t, levels, compute), None)
 
 
 def keys_dense(
@@ -117,7 +115,7 @@ def keys_dense(
 ) -> KeyValue:
     """Keys and values of frames that attend to one another: the context pass."""
     run = _Pass(params, config, angles, text, caption_index, compute)
-    return run.keys(latents, timesteps, _dense(config, latents, None, compute), None)
+    return run.keys(latents, timesteps, see_one_another(config, latents, None, compute), None)
 
 
 def apply_cached(
@@ -133,7 +131,7 @@ def apply_cached(
 ) -> Proposal:
     """Run a chunk that attends to what the cache holds up to its own place, and to itself."""
     run = _Pass(params, config, angles, cache.text, None, compute)
-    return run.velocity(x_t, timesteps, _cached(place, compute), cache.kv)
+    return run.velocity(x_t, timesteps, see_cache(place, compute), cache.kv)
 
 
 def keys_cached(
@@ -149,7 +147,56 @@ def keys_cached(
 ) -> KeyValue:
     """Keys and values of a finished chunk: the clean pass."""
     run = _Pass(params, config, angles, cache.text, None, compute)
-    return run.keys(latents, timesteps, _cached(place, compute), cache.kv)
+    return run.keys(latents, timesteps, see_cache(place, compute), cache.kv)
+
+
+@pytree
+class Stretch:
+    """Frames of one pass that share a place in the cache.
+
+    Attributes:
+      latents: the frames.
+      timesteps: one, or one a frame.
+      angles: rotation of their tokens.
+      place: where their keys go, and how far they may see.
+    """
+
+    latents: Latents
+    timesteps: Timesteps
+    angles: Rotation
+    place: Place
+
+
+def apply_merged(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    finished: Stretch,
+    chunk: Stretch,
+    text: TextKeys,
+    *,
+    caption_index: CaptionIndex | None = None,
+    compute: Compute = Compute(),
+) -> Proposal:
+    """Keys and values of finished frames, and the velocity of a chunk that already sees them.
+
+    The same numbers as `keys_cached` (or `keys_dense`), a write, and `apply_cached`, in one pass
+    that reads the weights once. `text` and `caption_index` speak of the finished frames and the
+    chunk's, in this order.
+    """
+    frames, tokens = finished.latents.shape[1], finished.angles.cos.shape[1]
+    angles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), finished.angles, chunk.angles)
+    run = _Pass(params, config, angles, text, caption_index, compute)
+    proposal = run.velocity(
+        jnp.concatenate([finished.latents, chunk.latents], axis=1),
+        jnp.concatenate([_by_frame(finished), _by_frame(chunk)], axis=1),
+        see_cache_in_turn(finished.place, chunk.place, tokens, compute),
+        cache.kv,
+    )
+    return Proposal(
+        velocity=proposal.velocity[:, frames:],
+        kv=jax.tree.map(lambda x: x[:, :, :tokens], proposal.kv),
+    )
 
 
 @pytree
@@ -227,27 +274,8 @@ class _Pass:
         )
 
 
-def _dense(
-    config: DiTConfig, latents: Latents, levels: Sequence[int] | None, compute: Compute
-) -> Mix:
-    _, frames, rows, cols, _ = latents.shape
-    patches = (rows // config.patch[0]) * (cols // config.patch[1])
-    tokens = [count * patches for count in (levels or [frames])]
-    how = {"backend": compute.attention, "mesh": compute.mesh}
-    return lambda q, kv, _: attend_levels(q, kv.key, kv.value, tokens, **how)
-
-
-def _cached(place: Place, compute: Compute) -> Mix:
-    def put(into: Array, new: Array) -> Array:
-        into = into.astype(new.dtype)
-        return jax.lax.dynamic_update_slice_in_dim(into, new, place.slot, axis=1)
-
-    def mix(q: Heads, kv: KeyValue, layer: KeyValue | None) -> Heads:
-        seen = jax.tree.map(put, layer, kv)
-        how = {"backend": compute.attention, "mesh": compute.mesh}
-        return attend(q, seen.key, seen.value, place.length, **how)
-
-    return mix
+def _by_frame(stretch: Stretch) -> Timesteps:
+    return jnp.broadcast_to(stretch.timesteps, stretch.latents.shape[:2])
 
 
 def _trunk(params: Params, config: DiTConfig, compute: Compute, method: str, *args: Any) -> Any:

@@ -4,6 +4,7 @@ A file is written as soon as its numbers are there, the most wanted first; a par
 in its file and the others go on.
 """
 
+import dataclasses
 import functools
 import gc
 import json
@@ -22,7 +23,7 @@ from shotstream_jax.perf.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.perf.split import EncodeVideo
 
-REPORTS = ("end_to_end", "kernels", "equality", "peer")
+REPORTS = ("end_to_end", "merged", "kernels", "equality", "peer")
 """Files of a report, without their suffix, in the order in which they are made."""
 
 
@@ -57,8 +58,10 @@ def gpu_report(
     """
     device = "cpu" if rehearsed else "cuda"
     peer = functools.partial(compare_with_peer, sizes, device=device, compiled=not rehearsed)
+    merging = dataclasses.replace(sizes, compute=dataclasses.replace(sizes.compute, merged=True))
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "end_to_end": lambda: bench(random_networks(sizes, mesh), sizes, settings, encode_video),
+        "merged": lambda: bench(random_networks(merging, mesh), merging, settings, encode_video),
         "kernels": lambda: {"kernels": kernel_rates(sizes)},
         "equality": lambda: equality(sizes),
         "peer": peer,

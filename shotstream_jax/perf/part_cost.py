@@ -19,17 +19,23 @@ from shotstream_jax.rollout.parts import Part
 def call_flops(sizes: FilmSizes, part: Part, chunk: int = 0, *, begins: bool = False) -> int:
     """Operations of one call of a part for chunk number `chunk` of a camera's film.
 
+    Merged passes count as the two that they stand for; the clean one is of the chunk before.
     `begins` marks the decoding of a clip's first latent frame.
     """
     dit, window, tokens = sizes.dit, sizes.rollout.window, sizes.frame_tokens
     queries, context = window.chunk * tokens, window.context * tokens
     keys = context + min((chunk + 1) * window.chunk, window.local) * tokens
+    context_pass = keys_flops(dit, context, context)
+    denoise = len(sizes.rollout.steps) * dit_flops(dit, queries, keys)
+    before = context + min(chunk * window.chunk, window.local) * tokens
     costs: dict[Part, int] = {
         "text": text_flops(sizes.text, dit.text_tokens),
         "context encode": encode_flops(sizes.vae, sizes.positions),
-        "context pass": keys_flops(dit, context, context),
-        "denoise": len(sizes.rollout.steps) * dit_flops(dit, queries, keys),
+        "context pass": context_pass,
+        "context pass and denoise": context_pass + denoise,
+        "denoise": denoise,
         "clean pass": keys_flops(dit, queries, keys),
+        "clean pass and denoise": keys_flops(dit, queries, before) + denoise,
         "decode": decode_flops(sizes.vae, sizes.positions, first=begins),
     }
     return costs.get(part, 0)

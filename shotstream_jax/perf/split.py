@@ -59,8 +59,9 @@ class Recorder:
         began = time.perf_counter()
         result = jax.block_until_ready(program(*inputs, **settings))
         seconds = time.perf_counter() - began
-        if part == "context pass":
+        if part in ("context pass", "context pass and denoise"):
             self._chunk, self._begins = 0, True
+        self._chunk += part == "clean pass and denoise"
         # A chunk is committed when the next one begins, and counts as the one it is.
         flops = call_flops(self._sizes, part, self._chunk, begins=self._begins)
         self.add(part, seconds, flops)
@@ -111,7 +112,7 @@ def _part_document(name: str, calls: Sequence[Call]) -> dict[str, Any]:
         "seconds": seconds,
         "seconds_per_call": seconds / len(calls),
     }
-    if name in ("denoise", "clean pass"):
+    if name in ("denoise", "clean pass", "clean pass and denoise"):
         document["seconds_by_chunk"] = _by_chunk(calls)
     return document
 

@@ -25,7 +25,7 @@ from shotstream_jax.models.cache import (
     write_context,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import apply_cached, keys_cached, keys_dense
+from shotstream_jax.models.dit import Proposal, apply_cached, keys_cached, keys_dense
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.rope import MAX_POSITION, Rotation, grid_positions, rotation
 from shotstream_jax.pytree import pytree
@@ -34,6 +34,9 @@ from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params
 
 ShotNumber = Int[Array, " #batch"] | Index
 """The number that the rotation gives to a shot: one for all samples, or one each."""
+
+Levels = tuple[Array, Array, Array]
+"""Of each step: its noise level, that of the step after it, and the noise mixed in between."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,16 +96,14 @@ def prepare_shot(
 
     Local slots keep their old values: nothing reads them before a chunk of this shot is there.
     """
-    batch, frames = context.shots.shape
-    numbers = jnp.broadcast_to(jnp.arange(frames), (batch, frames))
     kv = keys_dense(
         params,
         config,
         context.latents,
-        jnp.zeros((batch, 1)),
-        _angles(config, context.latents, numbers, context.shots),
+        jnp.zeros((context.shots.shape[0], 1)),
+        context_angles(config, context),
         context.text,
-        caption_index=numbers,
+        caption_index=context_numbers(context),
         compute=compute,
     )
     return dataclasses.replace(write_context(cache, kv), text=text)
@@ -124,23 +125,9 @@ def denoise_chunk(
     `noise[0]` is where it starts, `noise[i]` what is mixed in before step `i`. `shot` is the
     number that the rotation gives to the shot.
     """
-    place = chunk_place(cache.window, cache.frame_tokens, chunk)
-    angles = chunk_angles(config, cache, noise[0], chunk, shot)
-    sigmas = jnp.asarray(rollout.sigmas)
-
-    def step(x_t: Latents, level: tuple[Array, Array, Array]) -> tuple[Latents, None]:
-        sigma, next_sigma, next_noise = level
-        timesteps = jnp.full((x_t.shape[0], 1), sigma * TRAIN_STEPS)
-        proposal = apply_cached(
-            params, config, cache, place, x_t, timesteps, angles, compute=compute
-        )
-        x0 = velocity_to_x0(x_t, proposal.velocity, sigma)
-        return add_noise(x0, next_noise, next_sigma), None
-
-    # The last step mixes no noise in: level 0 of whatever stands there.
-    levels = (sigmas, jnp.append(sigmas[1:], 0.0), jnp.roll(noise, -1, axis=0))
-    x0, _ = jax.lax.scan(step, noise[0], levels)
-    return x0
+    return denoise_from(
+        params, config, cache, chunk, shot, noise[0], levels_of(rollout, noise), compute
+    )
 
 
 def commit_chunk(
@@ -191,6 +178,55 @@ def chunk_angles(
     numbers = jnp.broadcast_to(numbers, (batch, frames))
     shots = jnp.broadcast_to(jnp.reshape(jnp.asarray(shot), (-1, 1)), (batch, frames))
     return _angles(config, latents, numbers, shots)
+
+
+def context_angles(config: DiTConfig, context: Context) -> Rotation:
+    """Rotation of the context's tokens: its frames stand first, each in the shot it is from."""
+    return _angles(config, context.latents, context_numbers(context), context.shots)
+
+
+def context_numbers(context: Context) -> Int[Array, "batch frame"]:
+    """The numbers of the context's frames, which come before any chunk's."""
+    batch, frames = context.shots.shape
+    return jnp.broadcast_to(jnp.arange(frames), (batch, frames))
+
+
+def levels_of(rollout: RolloutConfig, noise: Array) -> Levels:
+    """The levels of a chunk's steps."""
+    sigmas = jnp.asarray(rollout.sigmas)
+    # The last step mixes no noise in: level 0 of whatever stands there.
+    return sigmas, jnp.append(sigmas[1:], 0.0), jnp.roll(noise, -1, axis=0)
+
+
+def denoise_from(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: ShotNumber,
+    x_t: Latents,
+    levels: Levels,
+    compute: Compute,
+) -> Latents:
+    """Steps of a chunk at the levels given, from the first one's input."""
+    place = chunk_place(cache.window, cache.frame_tokens, chunk)
+    angles = chunk_angles(config, cache, x_t, chunk, shot)
+
+    def step(x_t: Latents, level: Levels) -> tuple[Latents, None]:
+        timesteps = jnp.full((x_t.shape[0], 1), level[0] * TRAIN_STEPS)
+        proposal = apply_cached(
+            params, config, cache, place, x_t, timesteps, angles, compute=compute
+        )
+        return after_step(x_t, proposal, level), None
+
+    x0, _ = jax.lax.scan(step, x_t, levels)
+    return x0
+
+
+def after_step(x_t: Latents, proposal: Proposal, level: Levels) -> Latents:
+    """Where a step ends: its prediction of x0, renoised to the level of the next."""
+    sigma, next_sigma, next_noise = level
+    return add_noise(velocity_to_x0(x_t, proposal.velocity, sigma), next_noise, next_sigma)
 
 
 def _angles(config: DiTConfig, latents: Latents, frames: Array, shots: Array) -> Rotation:

@@ -13,8 +13,10 @@ Part = Literal[
     "context encode",
     "context pass",
     "noise",
+    "context pass and denoise",
     "denoise",
     "clean pass",
+    "clean pass and denoise",
     "decode",
     "to video",
 ]

@@ -26,6 +26,7 @@ from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
 from shotstream_jax.models.vae_stream import decode_first, decode_next
 from shotstream_jax.rollout.chunk import Context, commit_chunk, denoise_chunk, prepare_shot
+from shotstream_jax.rollout.merged import denoise_first, denoise_next
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
 from shotstream_jax.rollout.parts import Run, simply_run
@@ -89,6 +90,7 @@ class Camera:
         self._cache: ShotCache | None = None
         self._decoder: DecoderCache | None = None
         self._chunks = 0
+        self._unprepared: tuple[Context, TextKeys] | None = None
         self._unwritten: list[tuple[int, Latents]] = []
         self._rope_shot = 0
         self._lengths: dict[int, int] = {}
@@ -139,10 +141,8 @@ class Camera:
         else:
             self._chunks, self._unwritten, self._decoder = 0, [], None
             self._rope_shot = plan.rope_shot
-            context = self._context(plan)
-            blank = self._blank_cache(text)
-            inputs = *self._dit, blank, context, text
-            self._cache = self._run("context pass", _prepare, *inputs, **self._how)
+            self._unprepared = self._context(plan), text
+            self._cache = self._blank_cache(text)
         self._lengths[plan.index] = count_video_frames(
             plan.chunks * rollout.window.chunk,
             plan.transition,
@@ -150,15 +150,35 @@ class Camera:
         )
 
     def _denoise(self, noise: Array) -> Latents:
-        where = self._commit(), self._chunks, self._rope_shot
         how = {"rollout": self.networks.rollout, **self._how}
+        if self.networks.compute.merged and (self._unprepared or len(self._unwritten) == 1):
+            return self._denoise_merged(noise, how)
+        where = self._commit(), self._chunks, self._rope_shot
         return self._run("denoise", _denoise, *self._dit, *where, noise, **how)
 
+    def _denoise_merged(self, noise: Array, how: dict[str, Any]) -> Latents:
+        """What the cache still lacks, in the pass of the first step."""
+        cache, self._cache = self._cache, None
+        if self._unprepared:
+            part, program = "context pass and denoise", _denoise_first
+            inputs = cache, *self._unprepared, self._rope_shot, noise
+        else:
+            part, program = "clean pass and denoise", _denoise_next
+            ((_, finished),) = self._unwritten
+            inputs = cache, self._chunks, self._rope_shot, finished, noise
+        latents, self._cache = self._run(part, program, *self._dit, *inputs, **how)
+        self._unprepared, self._unwritten = None, []
+        return latents
+
     def _commit(self) -> ShotCache:
-        """The cache with all finished chunks in it; only what comes after them needs it."""
+        """The cache with all that it should hold; only what is filmed next needs it."""
         cache, self._cache = self._cache, None
         if cache is None:
             raise ValueError("There is no shot that could be continued; begin with a cut.")
+        if self._unprepared:
+            inputs = *self._dit, cache, *self._unprepared
+            cache = self._run("context pass", _prepare, *inputs, **self._how)
+            self._unprepared = None
         for chunk, latents in self._unwritten:
             inputs = *self._dit, cache, chunk, self._rope_shot, latents
             cache = self._run("clean pass", _commit, *inputs, **self._how)
@@ -357,5 +377,11 @@ _encode_captions = jax.jit(encode_captions, static_argnames=("config", "compute"
 _encode_image = jax.jit(encode_images, static_argnames="config")
 _prepare = jax.jit(prepare_shot, static_argnames=("config", "compute"), donate_argnames="cache")
 _denoise = jax.jit(denoise_chunk, static_argnames=("config", "rollout", "compute"))
+_denoise_first = jax.jit(
+    denoise_first, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
+)
+_denoise_next = jax.jit(
+    denoise_next, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
+)
 _commit = jax.jit(commit_chunk, static_argnames=("config", "compute"), donate_argnames="cache")
 _to_video = jax.jit(to_video)

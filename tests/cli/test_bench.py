@@ -56,14 +56,16 @@ def test_a_report_is_rehearsed_without_a_gpu(run, tmp_path):
     status, _, said = run("bench", "--gpu-report", "--rehearse", *QUICK, "-o", tmp_path / "report")
     assert status == 0, said
     files = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "report").iterdir()}
-    assert files.keys() == {"end_to_end", "kernels", "equality", "peer"}
+    assert files.keys() == {"end_to_end", "merged", "kernels", "equality", "peer"}
     assert all(document["rehearsed"] for document in files.values())
     assert all(document["model"]["weights"] == "random" for document in files.values())
     equality = files["equality"]
     assert equality["within"]
     assert all(check["error"] <= check["tolerance"] for check in equality["checks"])
     assert any("bfloat16" in check["path"] for check in equality["checks"])
-    assert files["end_to_end"]["end_to_end"]["fps"] > 0
+    assert any("merged" in check["path"] for check in equality["checks"])
+    assert all(files[name]["end_to_end"]["fps"] > 0 for name in ("end_to_end", "merged"))
+    assert "context pass and denoise" in files["merged"]["split"]["parts"]
     peer = files["peer"]
     assert "skipped" in peer or all(part["ratio"] > 0 for part in peer["parts"].values())
 
