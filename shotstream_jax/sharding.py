@@ -33,6 +33,7 @@ TRANSFORMER_RULES: Rules = (
 )
 """Heads and hidden channels over `tensor`, the other side of every matrix over `fsdp`."""
 
+_QUANTISED_PART = re.compile(r"/(int8|unit)$")
 _CACHE_SPECS = {
     5: PartitionSpec(None, "data", None, "tensor", None),
     6: PartitionSpec(None, "data", None, None, "tensor", None),
@@ -70,12 +71,14 @@ def film_mesh(heads: int, devices: Sequence[Device] | None = None) -> Mesh:
 def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
     """A sharding for every leaf of a tree of arrays or shapes, by the path of the leaf.
 
-    Rules speak of a leaf's last axes, so stacked layers are never split. An axis that a mesh does
-    not divide evenly stays whole; a leaf that no rule matches is replicated.
+    Rules speak of a leaf's last axes, so stacked layers are never split; both parts of a leaf in 8
+    bits lie as it would. An axis that a mesh does not divide evenly stays whole; a leaf that no
+    rule matches is replicated.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
         name = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+        name = _QUANTISED_PART.sub("", name)
         spec = next((spec for pattern, spec in rules if re.search(pattern, name)), PartitionSpec())
         return NamedSharding(mesh, _fit(spec, leaf.shape, mesh))
 

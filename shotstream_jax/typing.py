@@ -13,7 +13,7 @@ Axes, in the order in which arrays hold them (channels last, everywhere):
     slot         positions in a key/value cache
 """
 
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int, Int8, Key, PyTree, UInt8
 
 Latents = Float[Array, "batch frame row col chan"]
 """Clean, noisy or predicted latents, normalised per channel."""
@@ -33,8 +33,8 @@ Index = Int[Array, ""] | int
 Text = Float[Array, "batch caption text_token text_dim"]
 """Encoded captions, zero beyond each caption's length."""
 
-Params = PyTree[Float[Array, "..."]]
-"""A network's parameters: nested dicts of arrays."""
+Params = PyTree[Float[Array, "..."] | Int8[Array, "..."]]
+"""A network's parameters: nested dicts of arrays, which may be held in 8 bits."""
 
 __all__ = [
     "Array",

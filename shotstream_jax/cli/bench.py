@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.atomic import replacing
-from shotstream_jax.cli.options import Dtype, open_named
+from shotstream_jax.cli.options import Approximate, Dtype, open_named
 from shotstream_jax.cli.plan import parse_size
 from shotstream_jax.config import PRESETS, ModelConfig
 from shotstream_jax.directing.video import Mp4Writer
@@ -41,7 +41,7 @@ from shotstream_jax.perf.programs import FilmSizes
 from shotstream_jax.perf.provenance import provenance
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.perf.split import EncodeVideo
-from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import film_mesh
 from shotstream_jax.story import Defaults
 
@@ -68,6 +68,8 @@ class BenchOptions:
       devices: devices to split the heads over; by default as many as divide them.
       merged: let clean and context passes share a pass with the step that follows; exact.
       text_on_host: keep the text encoder in host memory.
+      approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
+        int8-cache, int8-weights.
       kernels: measure attention and decoding alone, at the shapes of wan-1.3b.
       small: with --kernels, at the shapes of tiny.
       gpu_report: measure all that a GPU has to answer, of wan-1.3b, into the output folder.
@@ -87,6 +89,7 @@ class BenchOptions:
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     merged: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    approximate: Approximate = ()
     kernels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     small: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     gpu_report: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -184,13 +187,21 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
         config = find_model(name).config if has_weights else PRESETS[name]
         sizes, mesh = _sizes(args, config, small=small)
         networks = random_networks(sizes, mesh, text_on_host=args.text_on_host)
-        return networks, sizes, _model(name, "random", sizes, mesh)
+        networks = approximated(networks, args.approximate)
+        return networks, sizes, _model(name, "random", sizes, mesh, networks.approximate)
     # Sizes first: a film that does not divide is refused before any weights are read.
     _, mesh = _sizes(args, find_model(name).config, small=small)
-    model = open_named(name, args.dtype, args.devices, text_on_host=args.text_on_host)
+    model = open_named(
+        name,
+        args.dtype,
+        args.devices,
+        text_on_host=args.text_on_host,
+        approximate=args.approximate,
+    )
     sizes, _ = _sizes(args, model.config, small=small)
     networks = dataclasses.replace(model.networks, compute=sizes.compute)
-    return networks, sizes, _model(name, model.weights, sizes, mesh)
+    model_facts = _model(name, model.weights, sizes, mesh, networks.approximate)
+    return networks, sizes, model_facts
 
 
 def _sizes(args: BenchOptions, config: ModelConfig, *, small: bool) -> tuple[FilmSizes, Mesh]:
@@ -234,13 +245,16 @@ def _chunks(frames: int | None, config: ModelConfig) -> int:
     return chunks
 
 
-def _model(name: str, weights: str, sizes: FilmSizes, mesh: Mesh) -> dict[str, Any]:
+def _model(
+    name: str, weights: str, sizes: FilmSizes, mesh: Mesh, approximate: Sequence[str] = ()
+) -> dict[str, Any]:
     return {
         "name": name,
         "weights": weights,
         "dtype": sizes.compute.dtype.__name__,
         "attention": sizes.compute.attention,
         "merged": sizes.compute.merged,
+        "approximate": list(approximate),
         "devices": mesh.size,
     }
 

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from shotstream_jax.atomic import replacing
 from shotstream_jax.cli.evaluate_options import Evaluate, command_line
-from shotstream_jax.cli.options import open_named
+from shotstream_jax.cli.options import badge_of, open_named
 from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.cli.train import train_file
@@ -112,7 +112,8 @@ def _judge(args: Evaluate, console: Console) -> tuple[dict[str, Any], Mapping[st
     )
     if args.output is not None:
         args.output.mkdir(parents=True, exist_ok=True)
-    model = open_named(args.checkpoint or args.preset, args.dtype, args.devices)
+    source = args.checkpoint or args.preset
+    model = open_named(source, args.dtype, args.devices, approximate=args.approximate)
     console.print(Text(_summary(args, model)), soft_wrap=True)
     passes: dict[PassName, Shoot] = {"own": shoot}
     if args.role in ("student", "teacher"):
@@ -161,8 +162,7 @@ def _made_by(args: Evaluate, model: Model) -> tuple[str, str]:
     """Who made the films, and what must not be overlooked."""
     if args.role == "true":
         return "true films", ""
-    badge = "random weights" if model.weights == "random" else ""
-    return f"{args.role} of {model.name}", badge
+    return f"{args.role} of {model.name}", badge_of(model)
 
 
 def _document(
@@ -179,6 +179,7 @@ def _document(
         "role": args.role,
         "model": model.name,
         "weights": model.weights,
+        "approximate": list(model.networks.approximate),
         "digest": model.digest,
         "stories": args.stories,
         "shots": list(args.shots),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shotstream_jax.cli.options import Dtype
+from shotstream_jax.cli.options import Approximate, Dtype
 from shotstream_jax.data.world.spec import Split
 from shotstream_jax.story import ContextCaptions, ContextPolicy
 
@@ -41,6 +41,8 @@ class Evaluate:
       batch: stories that the teacher films together, 8 if not said.
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
       devices: devices to split the heads over; by default as many as divide them.
+      approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
+        int8-cache, int8-weights.
       output: folder for metrics.json and a contact sheet; older ones are replaced.
       table: judge several models as a file says, training those that are not, and set them in a
         table; `ablations` is that of configs/ablations.py. All other options are the file's.
@@ -67,6 +69,7 @@ class Evaluate:
     batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     dtype: Dtype = "auto"
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    approximate: Approximate = ()
     output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
     table: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = ""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

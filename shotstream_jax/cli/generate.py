@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from shotstream_jax.cli.options import Dtype, open_named
+from shotstream_jax.cli.options import Approximate, Dtype, badge_of, open_named
 from shotstream_jax.directing import filming
 from shotstream_jax.directing.reel import CONTACT, FILM, MANIFEST, Reel, clear_reel, refuse_folder
 from shotstream_jax.model import Model
@@ -31,6 +31,8 @@ class Generate:
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
       devices: devices to split the heads over; by default as many as divide them.
       text_on_host: keep the text encoder in host memory.
+      approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
+        int8-cache, int8-weights.
       resume: go on after the last finished shot.
       overwrite: film anew where a film was made before; other files in the folder are refused.
       json: print the manifest as JSON when done, and nothing else.
@@ -43,6 +45,7 @@ class Generate:
     dtype: Dtype = "auto"
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    approximate: Approximate = ()
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -64,12 +67,18 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         clear_reel(args.output)
     refuse_folder(args.output, resume=args.resume)
     model = open_named(
-        args.checkpoint or args.preset, args.dtype, args.devices, text_on_host=args.text_on_host
+        args.checkpoint or args.preset,
+        args.dtype,
+        args.devices,
+        text_on_host=args.text_on_host,
+        approximate=args.approximate,
     )
     _check_captions(story, model)
-    badge = "random weights" if model.weights == "random" else ""
+    badge = badge_of(model)
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
-    if badge:
+    if model.networks.approximate:
+        console.print(Text(f"Approximate: {', '.join(model.networks.approximate)}.", "yellow"))
+    if model.weights == "random":
         console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
     with _Display(console) as display:
         reel = filming.film_story(
@@ -114,6 +123,7 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
         "weights": model.weights,
         "config_digest": model.config.digest(),
         "dtype": model.networks.compute.dtype.__name__,
+        "approximate": list(model.networks.approximate),
         "devices": len(model.networks.mesh.devices.flat) if model.networks.mesh else 1,
     }
 

@@ -60,6 +60,7 @@ class PlanOptions:
       mesh: how to split, as tensor=4 or fsdp=2,tensor=4; by default heads as far as they go.
       size: height and width of the film.
       chunks: of a shot; by default as many as the network looks back over.
+      approximate: hold the cache (int8-cache), the transformer (int8-weights) or both in 8 bits.
       share_of_peak: what projections assume, of the chip's peak.
       experiment: plan the training steps of an experiment file instead of a film; its own mesh is
         taken unless --mesh says data=2,fsdp=8.
@@ -85,6 +86,9 @@ class PlanOptions:
     mesh: Annotated[str, tyro.conf.arg(metavar="AXIS=N,...")] = ""
     size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "480x832"
     chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    approximate: Annotated[
+        tuple[Literal["int8-cache", "int8-weights"], ...], tyro.conf.arg(metavar="NAME")
+    ] = ()
     share_of_peak: float = 0.4
     experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -132,6 +136,7 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
         compute=default_compute(config.dit.head_dim, jnp.bfloat16, "tpu", mesh),
         size=parse_size(args.size),
         chunks=window.local // window.chunk if args.chunks is None else args.chunks,
+        approximate=args.approximate,
     )
     about = {
         "preset": args.preset,
@@ -141,6 +146,7 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
         "dtype": "bfloat16",
         "attention": sizes.compute.attention,
         "share_of_peak": args.share_of_peak,
+        **({"approximate": list(args.approximate)} if args.approximate else {}),
     }
     share = args.share_of_peak
     if args.program == "film":

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.quantise import Quantised, quantise
 from shotstream_jax.pytree import pytree, static
 from shotstream_jax.typing import Array, Float, Index
 
@@ -30,6 +31,18 @@ class KeyValue:
 
     key: Float[Array, "*layer batch slot head head_dim"]
     value: Float[Array, "*layer batch slot head head_dim"]
+
+
+@pytree
+class QuantisedKeyValue:
+    """The same in 8 bits, as a cache may hold them; each token's head has a unit of its own."""
+
+    key: Quantised
+    value: Quantised
+
+
+Held = KeyValue | QuantisedKeyValue
+"""Keys and values as a cache holds them."""
 
 
 @pytree
@@ -81,19 +94,19 @@ class ShotCache:
       window: frames that the slots stand for.
     """
 
-    kv: KeyValue
+    kv: Held
     text: TextKeys
     frame_tokens: int = static()
     window: Window = static()
 
     @property
-    def context(self) -> KeyValue:
+    def context(self) -> Held:
         """Keys and values of earlier shots: `[layer batch context-slot head head_dim]`."""
         end = self.window.context * self.frame_tokens
         return jax.tree.map(lambda x: x[:, :, :end], self.kv)
 
     @property
-    def local(self) -> KeyValue:
+    def local(self) -> Held:
         """Keys and values of this shot, in the order in which they lie in the ring."""
         start = self.window.context * self.frame_tokens
         return jax.tree.map(lambda x: x[:, :, start:], self.kv)
@@ -113,19 +126,26 @@ class Place:
 
 
 def init_cache(
-    config: DiTConfig, window: Window, text: TextKeys, frame_tokens: int, dtype: Any = jnp.float32
+    config: DiTConfig,
+    window: Window,
+    text: TextKeys,
+    frame_tokens: int,
+    dtype: Any = jnp.float32,
+    *,
+    in_int8: bool = False,
 ) -> ShotCache:
     """An empty cache with room for captions of the shape of `text`.
 
-    Zeros, since what a kernel masks out must still be finite; and arrays of its own throughout,
-    since a cache is donated whole.
+    With `in_int8` self-attention's keys and values are held in 8 bits (approximate). Zeros, since
+    what a kernel masks out must still be finite; and arrays of its own throughout, since a cache is
+    donated whole.
     """
     batch = text.key.shape[1]
     slots = (window.context + window.local) * frame_tokens
     shape = (config.layers, batch, slots, config.heads, config.head_dim)
     kv = KeyValue(key=jnp.zeros(shape, dtype), value=jnp.zeros(shape, dtype))
     return ShotCache(
-        kv=kv,
+        kv=_quantised(kv) if in_int8 else kv,
         text=jax.tree.map(jnp.zeros_like, text),
         frame_tokens=frame_tokens,
         window=window,
@@ -164,4 +184,9 @@ def _write(cache: ShotCache, kv: KeyValue, slot: Index) -> ShotCache:
     def put(into: Array, new: Array) -> Array:
         return jax.lax.dynamic_update_slice_in_dim(into, new.astype(into.dtype), slot, axis=2)
 
-    return dataclasses.replace(cache, kv=jax.tree.map(put, cache.kv, kv))
+    new = _quantised(kv) if isinstance(cache.kv, QuantisedKeyValue) else kv
+    return dataclasses.replace(cache, kv=jax.tree.map(put, cache.kv, new))
+
+
+def _quantised(kv: KeyValue) -> QuantisedKeyValue:
+    return QuantisedKeyValue(key=quantise(kv.key), value=quantise(kv.value))

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.cache import KeyValue, Place, ShotCache, TextKeys
+from shotstream_jax.models.cache import Held, KeyValue, Place, ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.dit_modules import Block, CaptionIndex, Trunk, apply_module
@@ -205,7 +205,7 @@ class _Layer:
 
     params: Params
     text: TextKeys
-    cache: KeyValue | None
+    cache: Held | None
     is_last: Bool[Array, "*layer"]
 
 
@@ -226,7 +226,7 @@ class _Pass:
         self.block = Block(config, compute)
 
     def velocity(
-        self, x_t: Latents, timesteps: Timesteps, mix: Mix, cache: KeyValue | None
+        self, x_t: Latents, timesteps: Timesteps, mix: Mix, cache: Held | None
     ) -> Proposal:
         x, time, six = self._start(x_t, timesteps)
 
@@ -240,7 +240,7 @@ class _Pass:
         return Proposal(velocity=velocity.astype(x_t.dtype), kv=kv)
 
     def keys(
-        self, latents: Latents, timesteps: Timesteps, mix: Mix, cache: KeyValue | None
+        self, latents: Latents, timesteps: Timesteps, mix: Mix, cache: Held | None
     ) -> KeyValue:
         x, _, six = self._start(latents, timesteps)
 
@@ -256,7 +256,7 @@ class _Pass:
         _, kv = jax.lax.scan(body, x, self._layers(cache))
         return kv
 
-    def _layers(self, cache: KeyValue | None) -> _Layer:
+    def _layers(self, cache: Held | None) -> _Layer:
         is_last = jnp.arange(self.config.layers) == self.config.layers - 1
         return _Layer(params=self.params["blocks"], text=self.text, cache=cache, is_last=is_last)
 

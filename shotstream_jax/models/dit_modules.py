@@ -29,6 +29,7 @@ from shotstream_jax.models.layers import (
     normalise,
     sinusoid,
 )
+from shotstream_jax.models.quantise import widen
 from shotstream_jax.models.rope import Rotation
 from shotstream_jax.typing import Array, Float, Int, Latents, Params, Text, Timesteps
 
@@ -180,9 +181,10 @@ class Block(nn.Module):
         return self.cross_attention.output(mixed).reshape(x.shape)
 
 
-def apply_module(module: nn.Module, params: Params, method: str, *args: Any) -> Any:
-    """A Linen module as a plain function of its parameters."""
-    return module.apply({"params": params}, *args, method=method)
+def apply_module(module: "Trunk | Block", params: Params, method: str, *args: Any) -> Any:
+    """A Linen module as a plain function of its parameters, some of which may be in 8 bits."""
+    wide = widen(params, module.compute.dtype)
+    return module.apply({"params": wide}, *args, method=method)
 
 
 def _residual(x: Stream, update: Stream, gate: Float[Array, "..."] | None = None) -> Stream:

@@ -16,6 +16,7 @@ from shotstream_jax.models.cache import ShotCache, TextKeys, init_cache
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.quantise import quantise_blocks
 from shotstream_jax.models.text_encoder import (
     TextEncoderConfig,
     encode_tokens,
@@ -24,6 +25,7 @@ from shotstream_jax.models.text_encoder import (
 from shotstream_jax.models.vae import encode_images, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_stream import decode_first, decode_next
+from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.chunk import (
     Context,
     RolloutConfig,
@@ -70,6 +72,7 @@ class FilmSizes:
       compute: format and kernels.
       size: height and width of the film in pixels.
       chunks: of a shot.
+      approximate: what is held in 8 bits.
     """
 
     dit: DiTConfig
@@ -79,6 +82,7 @@ class FilmSizes:
     compute: Compute
     size: tuple[int, int] = (480, 832)
     chunks: int = 7
+    approximate: tuple[Approximation, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises: ValueError: a size that does not divide into patches, or shots without chunks."""
@@ -189,7 +193,11 @@ class _Shapes:
 
     @functools.cached_property
     def dit(self) -> Any:
-        return self._weights(init_dit, self.sizes.dit)
+        weights = self._weights(init_dit, self.sizes.dit)
+        if "int8-weights" not in self.sizes.approximate:
+            return weights
+        shapes = jax.eval_shape(quantise_blocks, weights)
+        return placed_shapes(shapes, shardings_for(shapes, self.mesh))
 
     @functools.cached_property
     def text(self) -> Any:
@@ -209,7 +217,12 @@ class _Shapes:
         sizes = self.sizes
         shapes = jax.eval_shape(
             lambda text: init_cache(
-                sizes.dit, sizes.rollout.window, text, sizes.frame_tokens, sizes.compute.dtype
+                sizes.dit,
+                sizes.rollout.window,
+                text,
+                sizes.frame_tokens,
+                sizes.compute.dtype,
+                in_int8="int8-cache" in sizes.approximate,
             ),
             self.caption,
         )

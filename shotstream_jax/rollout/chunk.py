@@ -30,7 +30,7 @@ from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.rope import MAX_POSITION, Rotation, grid_positions, rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule, add_noise, velocity_to_x0
-from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params
+from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params, Timesteps
 
 ShotNumber = Int[Array, " #batch"] | Index
 """The number that the rotation gives to a shot: one for all samples, or one each."""
@@ -213,14 +213,17 @@ def denoise_from(
     angles = chunk_angles(config, cache, x_t, chunk, shot)
 
     def step(x_t: Latents, level: Levels) -> tuple[Latents, None]:
-        timesteps = jnp.full((x_t.shape[0], 1), level[0] * TRAIN_STEPS)
-        proposal = apply_cached(
-            params, config, cache, place, x_t, timesteps, angles, compute=compute
-        )
+        inputs = place, x_t, timesteps_of(level, x_t), angles
+        proposal = apply_cached(params, config, cache, *inputs, compute=compute)
         return after_step(x_t, proposal, level), None
 
     x0, _ = jax.lax.scan(step, x_t, levels)
     return x0
+
+
+def timesteps_of(level: Levels, x_t: Latents) -> Timesteps:
+    """What the network is told of the noise level of a step, the same for all frames."""
+    return jnp.full((x_t.shape[0], 1), level[0] * TRAIN_STEPS)
 
 
 def after_step(x_t: Latents, proposal: Proposal, level: Levels) -> Latents:

@@ -4,13 +4,17 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.quantise import quantise_blocks
 from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.sharding import shardings_for
 from shotstream_jax.typing import Array, Float, Params
 
 EncodeText = Callable[[Sequence[str]], Float[Array, "caption text_token text_dim"]]
@@ -31,6 +35,7 @@ class Networks:
       decode_dtype: format in which the autoencoder decodes. It always encodes in float32: errors
         made there come back with every later shot.
       mesh: devices that parameters are on, if more than the default one.
+      approximate: what is not computed exactly (see `approximated`).
     """
 
     dit: Params
@@ -42,6 +47,7 @@ class Networks:
     compute: Compute = Compute()
     decode_dtype: Any = jnp.float32
     mesh: Mesh | None = None
+    approximate: tuple[Approximation, ...] = ()
 
     def latent_grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of latents for a film of `size` = (height, width) pixels.
@@ -55,6 +61,16 @@ class Networks:
         """Tokens of one latent frame at a film size."""
         rows, cols = self.latent_grid(size)
         return (rows // self.dit_config.patch[0]) * (cols // self.dit_config.patch[1])
+
+
+def approximated(networks: Networks, approximate: Sequence[Approximation]) -> Networks:
+    """The same networks, filming approximately; weights go to 8 bits here, on their devices."""
+    dit = networks.dit
+    if "int8-weights" in approximate:
+        shapes = jax.eval_shape(quantise_blocks, dit)
+        where = None if networks.mesh is None else shardings_for(shapes, networks.mesh)
+        dit = jax.jit(quantise_blocks, out_shardings=where)(dit)
+    return dataclasses.replace(networks, dit=dit, approximate=tuple(sorted(set(approximate))))
 
 
 def film_grid(vae: VAEConfig, dit: DiTConfig, size: tuple[int, int]) -> tuple[int, int]:

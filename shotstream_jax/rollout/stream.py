@@ -25,6 +25,7 @@ from shotstream_jax.models.vae import encode_images
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
 from shotstream_jax.models.vae_stream import decode_first, decode_next
+from shotstream_jax.rollout.approximate import Approximation, denoise_and_keep
 from shotstream_jax.rollout.chunk import Context, commit_chunk, denoise_chunk, prepare_shot
 from shotstream_jax.rollout.merged import denoise_first, denoise_next
 from shotstream_jax.rollout.networks import Networks
@@ -110,6 +111,8 @@ class Camera:
         self._start(plan)
         for chunk in range(plan.chunks):
             latents = self._denoise(self._run("noise", noise, plan, chunk))
+            if "no-clean-pass" not in self.networks.approximate:
+                self._unwritten.append((self._chunks, latents))
             yield self._show(plan, chunk, latents)
         self._forget()
 
@@ -120,6 +123,7 @@ class Camera:
         """
         self._start(plan)
         for chunk, part in enumerate(jnp.split(latents, plan.chunks, axis=1)):
+            self._unwritten.append((self._chunks, part))
             yield self._show(plan, chunk, part).frames
         self._forget()
 
@@ -151,6 +155,12 @@ class Camera:
 
     def _denoise(self, noise: Array) -> Latents:
         how = {"rollout": self.networks.rollout, **self._how}
+        if "no-clean-pass" in self.networks.approximate:
+            where = self._commit(), self._chunks, self._rope_shot
+            latents, self._cache = self._run(
+                "denoise", _denoise_and_keep, *self._dit, *where, noise, **how
+            )
+            return latents
         if self.networks.compute.merged and (self._unprepared or len(self._unwritten) == 1):
             return self._denoise_merged(noise, how)
         where = self._commit(), self._chunks, self._rope_shot
@@ -186,16 +196,24 @@ class Camera:
         return cache
 
     def _show(self, plan: ShotPlan, chunk: int, latents: Latents) -> FilmedChunk:
-        self._unwritten.append((self._chunks, latents))
         self._chunks += 1
         shown = self._shown(plan, chunk)
         pixels = self._decode(latents)
         wanted = context_candidates(self._lengths[plan.index], plan.index + 1, self._budget)
         for frame in wanted:
             if shown <= frame < shown + pixels.shape[1]:
-                self._frames[FrameRef(plan.index, frame)] = pixels[0, frame - shown]
+                self._keep(FrameRef(plan.index, frame), pixels, latents, frame - shown)
         frames = self._run("to video", _to_video, pixels)[0]
         return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=frames)
+
+    def _keep(self, ref: FrameRef, pixels: Pixels, latents: Latents, frame: int) -> None:
+        """Put a frame of a chunk aside for later shots; `frame` counts from the chunk's first."""
+        self._frames[ref] = pixels[0, frame]
+        if "latent-context" in self.networks.approximate:
+            # Every latent frame shows `stride` video frames; one that a cut begins with shows one.
+            left = pixels.shape[1] - 1 - frame
+            last = latents.shape[1] - left // self.networks.vae_config.temporal_stride
+            self._latents[ref] = latents[:, last - 1 : last]
 
     def _shown(self, plan: ShotPlan, chunk: int) -> int:
         """Video frames of the shot that earlier chunks have shown."""
@@ -278,6 +296,7 @@ class Camera:
             networks.frame_tokens(self.size),
             networks.compute.dtype,
             networks.mesh,
+            networks.approximate,
         )
 
     def _seeded_noise(self, plan: ShotPlan, chunk: int, *, take: int) -> Array:
@@ -363,11 +382,17 @@ def _decode_next(
     return jnp.clip(pixels, -1, 1), cache
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5))
+@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))
 def _init_cache(
-    config: DiTConfig, window: Window, text: TextKeys, tokens: int, dtype: Any, mesh: Mesh | None
+    config: DiTConfig,
+    window: Window,
+    text: TextKeys,
+    tokens: int,
+    dtype: Any,
+    mesh: Mesh | None,
+    approximate: tuple[Approximation, ...],
 ) -> ShotCache:
-    cache = init_cache(config, window, text, tokens, dtype)
+    cache = init_cache(config, window, text, tokens, dtype, in_int8="int8-cache" in approximate)
     if mesh is None:
         return cache
     return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
@@ -382,6 +407,9 @@ _denoise_first = jax.jit(
 )
 _denoise_next = jax.jit(
     denoise_next, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
+)
+_denoise_and_keep = jax.jit(
+    denoise_and_keep, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
 )
 _commit = jax.jit(commit_chunk, static_argnames=("config", "compute"), donate_argnames="cache")
 _to_video = jax.jit(to_video)

@@ -25,10 +25,12 @@ def test_a_film_of_the_miniature_is_measured(run, tmp_path):
     assert {"denoise", "decode", "context pass", "mp4 encode"} <= parts.keys()
 
 
-def test_random_weights_are_called_so(run):
-    status, out, _ = run("bench", *QUICK, "--random-weights", "--json")
+def test_random_and_approximate_weights_are_called_so(run):
+    approximate = ("--approximate", "int8-weights")
+    status, out, _ = run("bench", *QUICK, "--random-weights", *approximate, "--json")
     assert status == 0
-    assert json.loads(out)["model"]["weights"] == "random"
+    model = json.loads(out)["model"]
+    assert (model["weights"], model["approximate"]) == ("random", ["int8-weights"])
 
 
 def test_a_person_reads_a_table(run):

@@ -56,6 +56,18 @@ def test_json_prints_the_manifest_and_nothing_else(run, story, tmp_path):
     assert err == ""
 
 
+def test_an_approximate_film_is_called_so_and_finishes_no_exact_one(run, refused, story, tmp_path):
+    folder, names = tmp_path / "film", ("int8-cache", "no-clean-pass")
+    status, _, said = run("generate", story, "-o", folder, "--approximate", *names)
+    assert status == 0
+    assert "Approximate: int8-cache, no-clean-pass." in said
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["approximate"] == list(names)
+    assert manifest["badge"].endswith("approximate: int8-cache, no-clean-pass")
+    said = refused("generate", story, "-o", folder, "--resume")
+    assert "int8-cache+no-clean-pass and this is random" in said
+
+
 def test_resume_films_only_what_is_missing(film, run, story, tmp_path, monkeypatch):
     folder = tmp_path / "film"
     run("generate", story, "-o", folder)

@@ -44,6 +44,18 @@ def test_a_program_says_whether_it_fits(run):
 
 
 @needs_compiler
+def test_8_bits_take_less_memory(run):
+    asked = ("plan", *SMALL, "--program", "commit", "--target", "v5e:1x1", "--json")
+    exact, held = (
+        json.loads(run(*asked, *more)[1])
+        for more in ((), ("--approximate", "int8-cache", "int8-weights"))
+    )
+    for name in ("dit", "cache"):
+        assert held["argument_bytes"][name] < 0.8 * exact["argument_bytes"][name]
+    assert held["approximate"] == ["int8-cache", "int8-weights"]
+
+
+@needs_compiler
 def test_a_person_reads_a_table(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     status, out, _ = run("plan", *SMALL, "--program", "decode-first", "--target", "v5e:1x1")

@@ -1,0 +1,58 @@
+"""Ways to film faster, or in less memory, that do not film quite the same: all off by default.
+
+    no-clean-pass     later chunks see the keys of a chunk's last denoising step
+    latent-context    later shots see latent frames as they were filmed, not decoded and encoded
+    int8-cache        keys and values of the cache in 8 bits
+    int8-weights      kernels of the transformer's blocks in 8 bits
+
+Whatever is filmed with one of them is called approximate.
+"""
+
+from typing import Literal
+
+import jax
+
+from shotstream_jax.models.cache import ShotCache, chunk_place, write_chunk
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit import apply_cached
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.rollout.chunk import (
+    RolloutConfig,
+    ShotNumber,
+    after_step,
+    chunk_angles,
+    denoise_from,
+    levels_of,
+    timesteps_of,
+)
+from shotstream_jax.typing import Array, Float, Index, Latents, Params
+
+Approximation = Literal["no-clean-pass", "latent-context", "int8-cache", "int8-weights"]
+
+
+def denoise_and_keep(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: ShotNumber,
+    noise: Float[Array, "step batch frame row col chan"],
+    *,
+    rollout: RolloutConfig,
+    compute: Compute = Compute(),
+) -> tuple[Latents, ShotCache]:
+    """`denoise_chunk`, and the cache with the keys and values of its last step (donate it)."""
+    levels = levels_of(rollout, noise)
+    before, last = (jax.tree.map(lambda x, part=part: x[part], levels) for part in (slice(-1), -1))
+    x_t = denoise_from(params, config, cache, chunk, shot, noise[0], before, compute)
+    proposal = apply_cached(
+        params,
+        config,
+        cache,
+        chunk_place(cache.window, cache.frame_tokens, chunk),
+        x_t,
+        timesteps_of(last, x_t),
+        chunk_angles(config, cache, x_t, chunk, shot),
+        compute=compute,
+    )
+    return after_step(x_t, proposal, last), write_chunk(cache, proposal.kv, chunk)

@@ -1,0 +1,84 @@
+"""Approximations film nearly the same film, each leaving out what it says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from shotstream_jax.models.quantise import Quantised
+from shotstream_jax.rollout.networks import approximated
+from shotstream_jax.rollout.parts import simply_run
+from shotstream_jax.rollout.stream import Camera, plan_for
+from shotstream_jax.story import Defaults, Shot, Story
+
+
+def film(networks, story):
+    """Latents of all shots, the camera, and how often it did each part."""
+    parts = []
+
+    def run(part, program, *inputs, **settings):
+        parts.append(part)
+        return simply_run(part, program, *inputs, **settings)
+
+    camera = Camera(networks, story.defaults.size, run=run)
+    latents = [
+        np.concatenate(
+            [piece.latents for piece in camera.film(plan_for(networks, story, index))], axis=1
+        )
+        for index in range(len(story.shots))
+    ]
+    return latents, camera, parts
+
+
+@pytest.fixture(scope="module")
+def short_story():
+    shots = (Shot(caption="a"), Shot(caption="b", chunks=1))
+    return Story(title="t", shots=shots, defaults=Defaults(size=(32, 48), seed=5, chunks=2))
+
+
+@pytest.fixture(scope="module")
+def exact(networks, short_story):
+    latents, _, _ = film(networks, short_story)
+    return latents
+
+
+@pytest.mark.parametrize("name", ["no-clean-pass", "latent-context", "int8-cache", "int8-weights"])
+def test_each_films_another_film_that_is_near(networks, exact, short_story, name):
+    found, _, _ = film(approximated(networks, [name]), short_story)
+    for one, other in zip(exact, found, strict=True):
+        assert one.shape == other.shape
+        assert np.all(np.isfinite(other))
+    off = np.concatenate([(a - b).ravel() for a, b in zip(exact, found, strict=True)])
+    assert np.any(off)
+    if name.startswith("int8"):
+        assert np.sqrt(np.mean(off**2)) < 0.05
+
+
+def test_without_clean_passes_none_is_run(networks, short_story):
+    _, _, parts = film(approximated(networks, ["no-clean-pass"]), short_story)
+    assert "clean pass" not in parts
+    assert parts.count("denoise") == 3
+
+
+def test_latent_context_encodes_nothing_and_keeps_the_frame_that_was_asked_for(
+    networks, short_story
+):
+    latents, camera, parts = film(approximated(networks, ["latent-context"]), short_story)
+    assert "context encode" not in parts
+    # Two chunks of two latent frames: the first shows 1 video frame, the others 4 each.
+    for ref, latent in camera._latents.items():
+        place = 0 if ref.frame == 0 else 1 + (ref.frame - 1) // 4
+        np.testing.assert_array_equal(latent[:, 0], latents[ref.shot][:, place])
+    assert camera._latents
+
+
+def test_8_bits_are_where_they_should_be(networks, short_story):
+    both = approximated(networks, ["int8-weights", "int8-cache", "int8-cache"])
+    assert both.approximate == ("int8-cache", "int8-weights")
+    _, camera, _ = film(both, short_story)
+    assert isinstance(camera._cache.kv.key, Quantised)
+    assert isinstance(both.dit["blocks"]["ffn"]["up"]["kernel"], Quantised)
+
+
+def test_nothing_asked_for_is_nothing_changed(networks):
+    assert approximated(networks, []) == dataclasses.replace(networks, approximate=())
