@@ -34,7 +34,7 @@ from shotstream_jax.models.lora import merge
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.sharding import Device, film_mesh, replicated, shardings_for
+from shotstream_jax.sharding import Device, replicated, shardings_for, split_devices
 from shotstream_jax.typing import Params
 
 Weights = Literal["random", "converted", "trained"]
@@ -69,6 +69,7 @@ def open_model(
     dtype: Any = None,
     devices: int | None = None,
     text_on_host: bool = False,
+    vae_apart: bool = False,
 ) -> Model:
     """Load a model onto the devices of this machine.
 
@@ -77,24 +78,28 @@ def open_model(
       dtype: format of the transformer, by default bfloat16 on accelerators and float32 on a CPU.
       devices: how many devices to split the heads over, by default as many as divide them.
       text_on_host: keep the text encoder in host memory and run it there, to save the device's.
+      vae_apart: give the last of the devices to the autoencoder alone, to decode while the others
+        film.
 
     Raises:
       FileNotFoundError: no such checkpoint, or one without a tokenizer.
       ValueError: a preset without weights, a damaged checkpoint, or more devices than there are.
     """
     parts = find_model(source)
-    mesh = film_mesh(parts.config.dit.heads, _devices(devices))
+    heads = parts.config.dit.heads
+    mesh, apart = split_devices(heads, _devices(devices), vae_apart=vae_apart)
     compute = default_compute(parts.config.dit.head_dim, dtype, mesh.devices.flat[0].platform, mesh)
     networks = Networks(
         dit=parts.load("dit", compute.dtype, mesh),
         dit_config=parts.config.dit,
-        vae=parts.load("vae", jnp.float32, replicated(mesh)),
+        vae=parts.load("vae", jnp.float32, apart or replicated(mesh)),
         vae_config=parts.config.vae,
         encode_text=_text_encoder(parts, compute.dtype, mesh, on_host=text_on_host),
         rollout=parts.config.rollout,
         compute=compute,
         decode_dtype=compute.dtype,
         mesh=mesh,
+        vae_apart=apart,
     )
     return Model(
         name=str(source),

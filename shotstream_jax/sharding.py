@@ -10,7 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    Sharding,
+    SingleDeviceSharding,
+)
 
 from shotstream_jax.typing import PyTree
 
@@ -66,6 +73,23 @@ def film_mesh(heads: int, devices: Sequence[Device] | None = None) -> Mesh:
     devices = list(jax.devices() if devices is None else devices)
     tensor = max(n for n in range(1, len(devices) + 1) if heads % n == 0)
     return make_mesh(devices[:tensor], tensor=tensor)
+
+
+def split_devices(
+    heads: int, devices: Sequence[Device], *, vae_apart: bool
+) -> tuple[Mesh, Sharding | None]:
+    """A mesh to film on, and the last device by itself for the autoencoder if it is to be apart.
+
+    Raises:
+      ValueError: one device, which cannot be two.
+    """
+    if not vae_apart:
+        return film_mesh(heads, devices), None
+    if len(devices) < 2:
+        raise ValueError(
+            "An autoencoder apart needs a device of its own and there is one; leave it out."
+        )
+    return film_mesh(heads, devices[:-1]), SingleDeviceSharding(devices[-1])
 
 
 def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:

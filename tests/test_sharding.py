@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import WAN_1_3B
-from shotstream_jax.sharding import film_mesh, make_mesh, shardings_for
+from shotstream_jax.sharding import film_mesh, make_mesh, shardings_for, split_devices
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = ROOT / "tests" / "rollout" / "film_on_eight_devices.py"
@@ -28,10 +28,17 @@ def test_one_device_equals_eight():
     )
     assert run.returncode == 0, run.stderr
     results = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [result["sizes"] for result in results] == [{"tensor": 8}, {"tensor": 4, "fsdp": 2}]
-    for result in results:
-        assert result["pieces"] == 8
-        assert result["error"] < 1e-4
+    assert [(result["sizes"], result["pieces"]) for result in results] == [
+        ({"tensor": 8}, 8),
+        ({"tensor": 4, "fsdp": 2}, 8),
+        ({"tensor": 4}, 4),
+    ]
+    assert all(result["error"] < 1e-4 for result in results)
+
+
+def test_an_autoencoder_apart_needs_two_devices():
+    with pytest.raises(ValueError, match="needs a device of its own and there is one"):
+        split_devices(4, jax.devices()[:1], vae_apart=True)
 
 
 def spec_of(name, shape):

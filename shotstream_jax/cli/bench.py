@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import rich.box
 import tyro
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -42,7 +42,7 @@ from shotstream_jax.perf.provenance import provenance
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.perf.split import EncodeVideo
 from shotstream_jax.rollout.networks import Networks, approximated
-from shotstream_jax.sharding import film_mesh
+from shotstream_jax.sharding import split_devices
 from shotstream_jax.story import Defaults
 
 FULL, SMALL = "wan-1.3b", "tiny"
@@ -68,6 +68,7 @@ class BenchOptions:
       devices: devices to split the heads over; by default as many as divide them.
       merged: let clean and context passes share a pass with the step that follows; exact.
       text_on_host: keep the text encoder in host memory.
+      vae_apart: give the last device to the autoencoder alone; it decodes while the others film.
       approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
         int8-cache, int8-weights.
       kernels: measure attention and decoding alone, at the shapes of wan-1.3b.
@@ -89,6 +90,7 @@ class BenchOptions:
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     merged: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    vae_apart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
     kernels: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     small: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -151,7 +153,7 @@ def _film(args: BenchOptions) -> dict[str, Any]:
 
 def _kernels(args: BenchOptions) -> dict[str, Any]:
     name = SMALL if args.small else FULL
-    sizes, _ = _sizes(args, PRESETS[name], small=args.small)
+    sizes, _, _ = _sizes(args, PRESETS[name], small=args.small)
     return {"kind": "kernels", **_about(), "shapes_of": name, "kernels": kernel_rates(sizes)}
 
 
@@ -163,7 +165,7 @@ def _report(args: BenchOptions, console: Console) -> int:
             "--rehearse runs all of it at tiny sizes."
         )
     name = SMALL if args.rehearse else FULL
-    sizes, mesh = _sizes(args, PRESETS[name], small=args.rehearse)
+    sizes, mesh, _ = _sizes(args, PRESETS[name], small=args.rehearse)
     settings = BenchSettings(shots=args.shots, warmup=args.warmup)
     whole = gpu_report(
         sizes,
@@ -185,30 +187,33 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
     if args.random_weights or (args.checkpoint is None and not small):
         has_weights = small or args.checkpoint is not None
         config = find_model(name).config if has_weights else PRESETS[name]
-        sizes, mesh = _sizes(args, config, small=small)
-        networks = random_networks(sizes, mesh, text_on_host=args.text_on_host)
+        sizes, mesh, apart = _sizes(args, config, small=small)
+        networks = random_networks(sizes, mesh, text_on_host=args.text_on_host, vae_apart=apart)
         networks = approximated(networks, args.approximate)
         return networks, sizes, _model(name, "random", sizes, mesh, networks.approximate)
     # Sizes first: a film that does not divide is refused before any weights are read.
-    _, mesh = _sizes(args, find_model(name).config, small=small)
+    _, mesh, _ = _sizes(args, find_model(name).config, small=small)
     model = open_named(
         name,
         args.dtype,
         args.devices,
         text_on_host=args.text_on_host,
+        vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
-    sizes, _ = _sizes(args, model.config, small=small)
+    sizes, _, _ = _sizes(args, model.config, small=small)
     networks = dataclasses.replace(model.networks, compute=sizes.compute)
     model_facts = _model(name, model.weights, sizes, mesh, networks.approximate)
     return networks, sizes, model_facts
 
 
-def _sizes(args: BenchOptions, config: ModelConfig, *, small: bool) -> tuple[FilmSizes, Mesh]:
+def _sizes(
+    args: BenchOptions, config: ModelConfig, *, small: bool
+) -> tuple[FilmSizes, Mesh, Sharding | None]:
     devices = jax.local_devices()
     if args.devices is not None and not 1 <= args.devices <= len(devices):
         raise ValueError(f"{args.devices} devices were asked for and there are {len(devices)}.")
-    mesh = film_mesh(config.dit.heads, devices[: args.devices])
+    mesh, apart = split_devices(config.dit.heads, devices[: args.devices], vae_apart=args.vae_apart)
     dtype = None if args.dtype == "auto" else getattr(jnp, args.dtype)
     sizes = FilmSizes(
         dit=config.dit,
@@ -222,7 +227,7 @@ def _sizes(args: BenchOptions, config: ModelConfig, *, small: bool) -> tuple[Fil
         size=parse_size(args.size) if args.size else _usual_size(config, small=small),
         chunks=_chunks(args.frames, config),
     )
-    return sizes, mesh
+    return sizes, mesh, apart
 
 
 def _usual_size(config: ModelConfig, *, small: bool) -> tuple[int, int]:

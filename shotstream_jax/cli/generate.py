@@ -31,6 +31,7 @@ class Generate:
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
       devices: devices to split the heads over; by default as many as divide them.
       text_on_host: keep the text encoder in host memory.
+      vae_apart: give the last device to the autoencoder alone; it decodes while the others film.
       approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
         int8-cache, int8-weights.
       resume: go on after the last finished shot.
@@ -45,6 +46,7 @@ class Generate:
     dtype: Dtype = "auto"
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    vae_apart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -71,6 +73,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         args.dtype,
         args.devices,
         text_on_host=args.text_on_host,
+        vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
     _check_captions(story, model)

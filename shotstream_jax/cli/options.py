@@ -26,6 +26,7 @@ def open_named(
     devices: int | None,
     *,
     text_on_host: bool = False,
+    vae_apart: bool = False,
     approximate: Sequence[Approximation] = (),
 ) -> Model:
     """Open a model as the command line names it.
@@ -36,7 +37,13 @@ def open_named(
       ValueError: as `open_model`.
       OSError: as `open_model`.
     """
-    model = open_model(source, dtype=_DTYPES[dtype], devices=devices, text_on_host=text_on_host)
+    model = open_model(
+        source,
+        dtype=_DTYPES[dtype],
+        devices=devices,
+        text_on_host=text_on_host,
+        vae_apart=vae_apart,
+    )
     if not approximate:
         return model
     networks = approximated(model.networks, approximate)

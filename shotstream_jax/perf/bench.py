@@ -88,4 +88,5 @@ def total_peak(networks: Networks) -> float | None:
     """Peak operations per second of all devices that films are made on, where it is known."""
     devices = jax.devices()[:1] if networks.mesh is None else list(networks.mesh.devices.flat)
     peak = peak_flops(devices[0].device_kind)
-    return None if peak is None else peak * len(devices)
+    count = len(devices) + (networks.vae_apart is not None)
+    return None if peak is None else peak * count

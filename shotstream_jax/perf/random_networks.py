@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import word_tokenizer
@@ -24,11 +24,17 @@ from shotstream_jax.typing import Params
 
 
 def random_networks(
-    sizes: FilmSizes, mesh: Mesh, *, seed: int = 0, text_on_host: bool = False
+    sizes: FilmSizes,
+    mesh: Mesh,
+    *,
+    seed: int = 0,
+    text_on_host: bool = False,
+    vae_apart: Sharding | None = None,
 ) -> Networks:
     """Networks ready to film, placed as those with real weights are.
 
-    `text_on_host` keeps the text encoder in host memory and runs it there.
+    `text_on_host` keeps the text encoder in host memory and runs it there; `vae_apart` is where
+    the autoencoder goes, if not to the mesh.
     """
     dit_key, vae_key, text_key = jax.random.split(jax.random.key(seed), 3)
     dtype = sizes.compute.dtype
@@ -37,13 +43,14 @@ def random_networks(
     return Networks(
         dit=_draw(init_dit, dit_key, sizes.dit, dtype, mesh),
         dit_config=sizes.dit,
-        vae=_draw(init_vae, vae_key, sizes.vae, jnp.float32, replicated(mesh)),
+        vae=_draw(init_vae, vae_key, sizes.vae, jnp.float32, vae_apart or replicated(mesh)),
         vae_config=sizes.vae,
         encode_text=_encoder(text, sizes, mesh),
         rollout=sizes.rollout,
         compute=sizes.compute,
         decode_dtype=dtype,
         mesh=mesh,
+        vae_apart=vae_apart,
     )
 
 

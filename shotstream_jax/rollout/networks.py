@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
@@ -14,7 +14,7 @@ from shotstream_jax.models.quantise import quantise_blocks
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.sharding import shardings_for
+from shotstream_jax.sharding import replicated, shardings_for
 from shotstream_jax.typing import Array, Float, Params
 
 EncodeText = Callable[[Sequence[str]], Float[Array, "caption text_token text_dim"]]
@@ -35,6 +35,8 @@ class Networks:
       decode_dtype: format in which the autoencoder decodes. It always encodes in float32: errors
         made there come back with every later shot.
       mesh: devices that parameters are on, if more than the default one.
+      vae_apart: where the autoencoder is, if it has a device of its own: it decodes a chunk there
+        while the transformer films the next.
       approximate: what is not computed exactly (see `approximated`).
     """
 
@@ -47,7 +49,18 @@ class Networks:
     compute: Compute = Compute()
     decode_dtype: Any = jnp.float32
     mesh: Mesh | None = None
+    vae_apart: Sharding | None = None
     approximate: tuple[Approximation, ...] = ()
+
+    def to_vae(self, x: Array) -> Array:
+        """An array where the autoencoder can read it."""
+        return x if self.vae_apart is None else jax.device_put(x, self.vae_apart)
+
+    def from_vae(self, x: Array) -> Array:
+        """What the autoencoder made, where the transformer can read it."""
+        if self.vae_apart is None:
+            return x
+        return jax.device_put(x, replicated(self.mesh) if self.mesh else jax.devices()[0])
 
     def latent_grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of latents for a film of `size` = (height, width) pixels.

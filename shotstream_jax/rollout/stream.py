@@ -227,7 +227,7 @@ class Camera:
     def _decode(self, latents: Latents) -> Pixels:
         """One latent frame at a time: the first of a cut has a program of its own."""
         networks, parts = self.networks, []
-        for frame in jnp.split(latents, latents.shape[1], axis=1):
+        for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
             arguments = networks.vae, networks.vae_config, networks.decode_dtype, frame
             if self._decoder is None:
                 pixels, self._decoder = self._run("decode", _decode_first, *arguments)
@@ -272,7 +272,8 @@ class Camera:
                 )
             vae = self.networks.vae, self.networks.vae_config
             image = self._frames[ref][None, None]
-            self._latents[ref] = self._run("context encode", _encode_image, *vae, image)
+            latent = self._run("context encode", _encode_image, *vae, image)
+            self._latents[ref] = self.networks.from_vae(latent)
         return self._latents[ref]
 
     def _text_keys(self, caption: str) -> TextKeys:
