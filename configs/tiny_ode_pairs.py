@@ -11,7 +11,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = OdePairs(
     output=pathlib.Path("runs/tiny/ode_pairs"),
-    samples=768,
+    samples=512,
     shard=32,
     seed=2,
     teacher=pathlib.Path("runs/tiny/teacher/export"),

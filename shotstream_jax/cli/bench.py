@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import jax
@@ -287,8 +287,7 @@ def _rendered_film(found: Mapping[str, Any]) -> Group:
     title = Text.assemble(
         (f"{arrived['fps']:.2f} frames/s", "bold"),
         f" end to end: {film['shots']} shots of {film['frames_per_shot']} frames, "
-        f"{height} x {width}; {model['name']}, {model['weights']} weights, {model['dtype']}, "
-        f"on {found['device']}.",
+        f"{height} x {width}; {', '.join(_way(model))}, on {found['device']}.",
     )
     compiled, memory = found["compile"], found["memory"]
     lines = [
@@ -302,6 +301,17 @@ def _rendered_film(found: Mapping[str, Any]) -> Group:
         f"host {_gib(memory['host_peak_bytes'])}.",
     ]
     return Group(title, *(Text(line) for line in lines), _split_table(found["split"]))
+
+
+def _way(model: Mapping[str, Any]) -> Iterator[str]:
+    """What filmed, and everything in which it did not film as usual."""
+    yield model["name"]
+    yield f"{model['weights']} weights"
+    yield model["dtype"]
+    if model["merged"]:
+        yield "merged passes"
+    if model["approximate"]:
+        yield f"approximate ({', '.join(model['approximate'])})"
 
 
 def _split_table(split: Mapping[str, Any]) -> Table:

@@ -35,7 +35,13 @@ from shotstream_jax.rollout.chunk import (
 )
 from shotstream_jax.rollout.networks import film_grid
 from shotstream_jax.rollout.shot import rollout_shot
-from shotstream_jax.sharding import cache_shardings, placed_shapes, replicated, shardings_for
+from shotstream_jax.sharding import (
+    cache_shardings,
+    placed_shapes,
+    replicated,
+    shardings_for,
+    split_rows,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,14 +165,14 @@ def film_programs(sizes: FilmSizes, mesh: Mesh) -> dict[str, Program]:
         Program(
             name="decode-first",
             function=lambda vae, frame: decode_first(vae, sizes.vae, frame, **build.decoding),
-            arguments={"vae": build.vae, "latents": build.frame},
+            arguments={"vae": build.vae, "latents": build.split_frame},
         ),
         Program(
             name="decode",
             function=lambda vae, past, frame: decode_next(
                 vae, sizes.vae, past, frame, **build.decoding
             ),
-            arguments={"vae": build.vae, "past": build.decoder_cache, "latents": build.frame},
+            arguments={"vae": build.vae, "past": build.decoder_cache, "latents": build.split_frame},
             donated=(1,),
         ),
         Program(
@@ -248,7 +254,7 @@ class _Shapes:
             self.vae,
             self.frame,
         )
-        return self._everywhere(past)
+        return placed_shapes(past, split_rows(past, self.mesh))
 
     @property
     def number(self) -> Any:
@@ -263,6 +269,10 @@ class _Shapes:
         return self._latents(1)
 
     @property
+    def split_frame(self) -> Any:
+        return self._split_rows(self.frame.shape)
+
+    @property
     def noise(self) -> Any:
         return self._array((len(self.sizes.rollout.steps), *self.latents.shape))
 
@@ -272,7 +282,7 @@ class _Shapes:
 
     @property
     def image(self) -> Any:
-        return self._array((1, 1, *self.sizes.size, 3))
+        return self._split_rows((1, 1, *self.sizes.size, 3))
 
     @property
     def ids(self) -> Any:
@@ -300,6 +310,10 @@ class _Shapes:
 
     def _array(self, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct(shape, dtype, sharding=replicated(self.mesh))
+
+    def _split_rows(self, shape: tuple[int, ...]) -> Any:
+        frame = jax.ShapeDtypeStruct(shape, jnp.float32)
+        return placed_shapes(frame, split_rows(frame, self.mesh))
 
     def _everywhere(self, shapes: Any) -> Any:
         return placed_shapes(shapes, jax.tree.map(lambda _: replicated(self.mesh), shapes))

@@ -14,7 +14,7 @@ from shotstream_jax.models.quantise import quantise_blocks
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.sharding import replicated, shardings_for
+from shotstream_jax.sharding import replicated, shardings_for, split_rows
 from shotstream_jax.typing import Array, Float, Params
 
 EncodeText = Callable[[Sequence[str]], Float[Array, "caption text_token text_dim"]]
@@ -52,15 +52,15 @@ class Networks:
     vae_apart: Sharding | None = None
     approximate: tuple[Approximation, ...] = ()
 
-    def to_vae(self, x: Array) -> Array:
-        """An array where the autoencoder can read it."""
-        return x if self.vae_apart is None else jax.device_put(x, self.vae_apart)
+    def to_vae(self, x: Float[Array, "batch frame row col chan"]) -> Array:
+        """Frames where the autoencoder reads them: its own device, or rows on all of them."""
+        if self.vae_apart is not None:
+            return jax.device_put(x, self.vae_apart)
+        return x if self.mesh is None else jax.device_put(x, split_rows(x, self.mesh))
 
     def from_vae(self, x: Array) -> Array:
         """What the autoencoder made, where the transformer can read it."""
-        if self.vae_apart is None:
-            return x
-        return jax.device_put(x, replicated(self.mesh) if self.mesh else jax.devices()[0])
+        return x if self.mesh is None else jax.device_put(x, replicated(self.mesh))
 
     def latent_grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of latents for a film of `size` = (height, width) pixels.

@@ -271,7 +271,7 @@ class Camera:
                     "camera; film or remember the shots in order."
                 )
             vae = self.networks.vae, self.networks.vae_config
-            image = self._frames[ref][None, None]
+            image = self.networks.to_vae(self._frames[ref][None, None])
             latent = self._run("context encode", _encode_image, *vae, image)
             self._latents[ref] = self.networks.from_vae(latent)
         return self._latents[ref]
