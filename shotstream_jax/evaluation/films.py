@@ -21,8 +21,9 @@ from shotstream_jax.data.world.spec import MAX_SHOTS, Split, StorySpec, sample_s
 from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.models.vae import decode, encode
 from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.rollout.jitted import to_video
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.stream import plan_for, to_video
+from shotstream_jax.rollout.stream import plan_for
 from shotstream_jax.story import ContextCaptions, ContextPolicy, Defaults, ShotPlan
 from shotstream_jax.train.conditioning import FIRST_SHOT
 from shotstream_jax.train.vae import to_pixels

@@ -30,9 +30,9 @@ from shotstream_jax.evaluation.films import (
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae import encode_images
+from shotstream_jax.rollout.jitted import to_video
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
-from shotstream_jax.rollout.stream import to_video
 from shotstream_jax.rollout.teacher import SampleConfig, guided_velocity, sample_euler
 from shotstream_jax.story import ShotPlan
 from shotstream_jax.train.conditioning import Conditioning

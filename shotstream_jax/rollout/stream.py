@@ -15,33 +15,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
-from shotstream_jax.models.cache import ShotCache, TextKeys, Window, init_cache
+from shotstream_jax.models.cache import ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.vae import encode_images
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.models.vae_stream import decode_first, decode_next
-from shotstream_jax.rollout.approximate import Approximation, denoise_and_keep
-from shotstream_jax.rollout.chunk import Context, commit_chunk, denoise_chunk, prepare_shot
-from shotstream_jax.rollout.merged import denoise_first, denoise_next
+from shotstream_jax.rollout import jitted
+from shotstream_jax.rollout.chunk import Context
+from shotstream_jax.rollout.memory import Memory
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
 from shotstream_jax.rollout.parts import Run, simply_run
-from shotstream_jax.sharding import cache_shardings
-from shotstream_jax.story import (
-    ContextPolicy,
-    FrameRef,
-    ShotPlan,
-    Story,
-    context_candidates,
-    count_video_frames,
-    frames_to_keep,
-    plan_shot,
-)
+from shotstream_jax.story import ContextPolicy, ShotPlan, Story, plan_shot
 from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, VideoFrames
 
 Noise = Callable[[ShotPlan, int], Float[Array, "step batch frame row col chan"]]
@@ -94,9 +79,7 @@ class Camera:
         self._unprepared: tuple[Context, TextKeys] | None = None
         self._unwritten: list[tuple[int, Latents]] = []
         self._rope_shot = 0
-        self._lengths: dict[int, int] = {}
-        self._frames: dict[FrameRef, Float[Array, "height width 3"]] = {}
-        self._latents: dict[FrameRef, Latents] = {}
+        self._memory = Memory(networks, run)
         self._text: dict[str, TextKeys] = {}
 
     def film(
@@ -114,7 +97,7 @@ class Camera:
             if "no-clean-pass" not in self.networks.approximate:
                 self._unwritten.append((self._chunks, latents))
             yield self._show(plan, chunk, latents)
-        self._forget()
+        self._memory.forget()
 
     def remember(self, plan: ShotPlan, latents: Latents) -> Iterator[VideoFrames]:
         """Take a shot that was filmed before as filmed; yields its video frames, chunk by chunk.
@@ -125,7 +108,7 @@ class Camera:
         for chunk, part in enumerate(jnp.split(latents, plan.chunks, axis=1)):
             self._unwritten.append((self._chunks, part))
             yield self._show(plan, chunk, part).frames
-        self._forget()
+        self._memory.forget()
 
     def _start(self, plan: ShotPlan) -> None:
         """Point the camera: a context pass after a cut, a new caption when it goes on."""
@@ -147,33 +130,29 @@ class Camera:
             self._rope_shot = plan.rope_shot
             self._unprepared = self._context(plan), text
             self._cache = self._blank_cache(text)
-        self._lengths[plan.index] = count_video_frames(
-            plan.chunks * rollout.window.chunk,
-            plan.transition,
-            self.networks.vae_config.temporal_stride,
-        )
+        self._memory.begin(plan)
 
     def _denoise(self, noise: Array) -> Latents:
         how = {"rollout": self.networks.rollout, **self._how}
         if "no-clean-pass" in self.networks.approximate:
             where = self._commit(), self._chunks, self._rope_shot
             latents, self._cache = self._run(
-                "denoise", _denoise_and_keep, *self._dit, *where, noise, **how
+                "denoise", jitted.denoise_and_keep, *self._dit, *where, noise, **how
             )
             return latents
         if self.networks.compute.merged and (self._unprepared or len(self._unwritten) == 1):
             return self._denoise_merged(noise, how)
         where = self._commit(), self._chunks, self._rope_shot
-        return self._run("denoise", _denoise, *self._dit, *where, noise, **how)
+        return self._run("denoise", jitted.denoise, *self._dit, *where, noise, **how)
 
     def _denoise_merged(self, noise: Array, how: dict[str, Any]) -> Latents:
         """What the cache still lacks, in the pass of the first step."""
         cache, self._cache = self._cache, None
         if self._unprepared:
-            part, program = "context pass and denoise", _denoise_first
+            part, program = "context pass and denoise", jitted.denoise_first
             inputs = cache, *self._unprepared, self._rope_shot, noise
         else:
-            part, program = "clean pass and denoise", _denoise_next
+            part, program = "clean pass and denoise", jitted.denoise_next
             ((_, finished),) = self._unwritten
             inputs = cache, self._chunks, self._rope_shot, finished, noise
         latents, self._cache = self._run(part, program, *self._dit, *inputs, **how)
@@ -187,42 +166,20 @@ class Camera:
             raise ValueError("There is no shot that could be continued; begin with a cut.")
         if self._unprepared:
             inputs = *self._dit, cache, *self._unprepared
-            cache = self._run("context pass", _prepare, *inputs, **self._how)
+            cache = self._run("context pass", jitted.prepare, *inputs, **self._how)
             self._unprepared = None
         for chunk, latents in self._unwritten:
             inputs = *self._dit, cache, chunk, self._rope_shot, latents
-            cache = self._run("clean pass", _commit, *inputs, **self._how)
+            cache = self._run("clean pass", jitted.commit, *inputs, **self._how)
         self._cache, self._unwritten = cache, []
         return cache
 
     def _show(self, plan: ShotPlan, chunk: int, latents: Latents) -> FilmedChunk:
         self._chunks += 1
-        shown = self._shown(plan, chunk)
         pixels = self._decode(latents)
-        wanted = context_candidates(self._lengths[plan.index], plan.index + 1, self._budget)
-        for frame in wanted:
-            if shown <= frame < shown + pixels.shape[1]:
-                self._keep(FrameRef(plan.index, frame), pixels, latents, frame - shown)
-        frames = self._run("to video", _to_video, pixels)[0]
+        self._memory.watch(plan, chunk, latents, pixels)
+        frames = self._run("to video", jitted.to_video, pixels)[0]
         return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=frames)
-
-    def _keep(self, ref: FrameRef, pixels: Pixels, latents: Latents, frame: int) -> None:
-        """Put a frame of a chunk aside for later shots; `frame` counts from the chunk's first."""
-        self._frames[ref] = pixels[0, frame]
-        if "latent-context" in self.networks.approximate:
-            # Every latent frame shows `stride` video frames; one that a cut begins with shows one.
-            left = pixels.shape[1] - 1 - frame
-            last = latents.shape[1] - left // self.networks.vae_config.temporal_stride
-            self._latents[ref] = latents[:, last - 1 : last]
-
-    def _shown(self, plan: ShotPlan, chunk: int) -> int:
-        """Video frames of the shot that earlier chunks have shown."""
-        if chunk == 0:
-            return 0
-        stride = self.networks.vae_config.temporal_stride
-        return count_video_frames(
-            chunk * self.networks.rollout.window.chunk, plan.transition, stride
-        )
 
     def _decode(self, latents: Latents) -> Pixels:
         """One latent frame at a time: the first of a cut has a program of its own."""
@@ -230,19 +187,12 @@ class Camera:
         for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
             arguments = networks.vae, networks.vae_config, networks.decode_dtype, frame
             if self._decoder is None:
-                pixels, self._decoder = self._run("decode", _decode_first, *arguments)
+                pixels, self._decoder = self._run("decode", jitted.decode_first, *arguments)
             else:
                 cache, self._decoder = self._decoder, None
-                pixels, self._decoder = self._run("decode", _decode_next, *arguments, cache)
+                pixels, self._decoder = self._run("decode", jitted.decode_next, *arguments, cache)
             parts.append(pixels)
         return jnp.concatenate(parts, axis=1)
-
-    def _forget(self) -> None:
-        """Drop the frames that no later shot can ask for."""
-        lengths = [self._lengths[shot] for shot in sorted(self._lengths)]
-        kept = set(frames_to_keep(lengths, self._budget))
-        self._frames = {ref: frame for ref, frame in self._frames.items() if ref in kept}
-        self._latents = {ref: latent for ref, latent in self._latents.items() if ref in kept}
 
     def _context(self, plan: ShotPlan) -> Context:
         own = plan.captions[plan.caption_index]
@@ -255,7 +205,7 @@ class Camera:
             )
         captions = [plan.captions[ref.shot] for ref in plan.context]
         context = Context(
-            latents=jnp.concatenate([self._latent(ref) for ref in plan.context], axis=1),
+            latents=jnp.concatenate([self._memory.latent(ref) for ref in plan.context], axis=1),
             shots=jnp.asarray([[ref.shot for ref in plan.context]], jnp.int32),
             text=_stack_captions([self._text_keys(caption) for caption in captions]),
         )
@@ -263,24 +213,11 @@ class Camera:
         self._text = {c: keys for c, keys in self._text.items() if c in in_use}
         return context
 
-    def _latent(self, ref: FrameRef) -> Latents:
-        if ref not in self._latents:
-            if ref not in self._frames:
-                raise ValueError(
-                    f"Frame {ref.frame} of shot {ref.shot} is needed and was not filmed by this "
-                    "camera; film or remember the shots in order."
-                )
-            vae = self.networks.vae, self.networks.vae_config
-            image = self.networks.to_vae(self._frames[ref][None, None])
-            latent = self._run("context encode", _encode_image, *vae, image)
-            self._latents[ref] = self.networks.from_vae(latent)
-        return self._latents[ref]
-
     def _text_keys(self, caption: str) -> TextKeys:
         if caption not in self._text:
             text = self._run("text", self.networks.encode_text, [caption])[None]
             inputs = *self._dit, text
-            keys = self._run("caption keys", _encode_captions, *inputs, **self._how)
+            keys = self._run("caption keys", jitted.encode_captions, *inputs, **self._how)
             self._text[caption] = keys
         return self._text[caption]
 
@@ -290,7 +227,7 @@ class Camera:
         if cache is not None:
             return cache
         networks = self.networks
-        return _init_cache(
+        return jitted.init_cache(
             networks.dit_config,
             networks.rollout.window,
             text,
@@ -358,59 +295,5 @@ def plan_for(
     )
 
 
-def to_video(pixels: Float[Array, "*axes"]) -> Array:
-    """[-1, 1] to 8-bit, rounded to nearest (the reference truncates)."""
-    return jnp.round((jnp.clip(pixels, -1, 1) + 1) * 127.5).astype(jnp.uint8)
-
-
 def _stack_captions(captions: Sequence[TextKeys]) -> TextKeys:
     return jax.tree.map(lambda *keys: jnp.concatenate(keys, axis=2), *captions)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _decode_first(
-    params: Params, config: VAEConfig, dtype: Any, latents: Latents
-) -> tuple[Pixels, DecoderCache]:
-    pixels, cache = decode_first(params, config, latents, dtype=dtype)
-    return jnp.clip(pixels, -1, 1), cache
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2), donate_argnums=4)
-def _decode_next(
-    params: Params, config: VAEConfig, dtype: Any, latents: Latents, cache: DecoderCache
-) -> tuple[Pixels, DecoderCache]:
-    pixels, cache = decode_next(params, config, cache, latents, dtype=dtype)
-    return jnp.clip(pixels, -1, 1), cache
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))
-def _init_cache(
-    config: DiTConfig,
-    window: Window,
-    text: TextKeys,
-    tokens: int,
-    dtype: Any,
-    mesh: Mesh | None,
-    approximate: tuple[Approximation, ...],
-) -> ShotCache:
-    cache = init_cache(config, window, text, tokens, dtype, in_int8="int8-cache" in approximate)
-    if mesh is None:
-        return cache
-    return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
-
-
-_encode_captions = jax.jit(encode_captions, static_argnames=("config", "compute"))
-_encode_image = jax.jit(encode_images, static_argnames="config")
-_prepare = jax.jit(prepare_shot, static_argnames=("config", "compute"), donate_argnames="cache")
-_denoise = jax.jit(denoise_chunk, static_argnames=("config", "rollout", "compute"))
-_denoise_first = jax.jit(
-    denoise_first, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
-)
-_denoise_next = jax.jit(
-    denoise_next, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
-)
-_denoise_and_keep = jax.jit(
-    denoise_and_keep, static_argnames=("config", "rollout", "compute"), donate_argnames="cache"
-)
-_commit = jax.jit(commit_chunk, static_argnames=("config", "compute"), donate_argnames="cache")
-_to_video = jax.jit(to_video)

@@ -14,8 +14,8 @@ from shotstream_jax.evaluation.films import Script
 from shotstream_jax.evaluation.teacher import teacher_films
 from shotstream_jax.models import vae
 from shotstream_jax.models.dit import encode_captions
+from shotstream_jax.rollout.jitted import to_video
 from shotstream_jax.rollout.noise import chunk_noise
-from shotstream_jax.rollout.stream import to_video
 from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
 
 SAMPLE = SampleConfig(steps=3, guidance=3.0)

@@ -66,10 +66,10 @@ def test_latent_context_encodes_nothing_and_keeps_the_frame_that_was_asked_for(
     latents, camera, parts = film(approximated(networks, ["latent-context"]), short_story)
     assert "context encode" not in parts
     # Two chunks of two latent frames: the first shows 1 video frame, the others 4 each.
-    for ref, latent in camera._latents.items():
+    for ref, latent in camera._memory._latents.items():
         place = 0 if ref.frame == 0 else 1 + (ref.frame - 1) // 4
         np.testing.assert_array_equal(latent[:, 0], latents[ref.shot][:, place])
-    assert camera._latents
+    assert camera._memory._latents
 
 
 def test_8_bits_are_where_they_should_be(networks, short_story):

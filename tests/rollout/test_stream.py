@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from shotstream_jax.models.vae import decode
-from shotstream_jax.rollout.stream import Camera, plan_for, stream_story, to_video
+from shotstream_jax.rollout.jitted import to_video
+from shotstream_jax.rollout.stream import Camera, plan_for, stream_story
 from shotstream_jax.story import Shot
 
 
@@ -127,7 +128,7 @@ def test_memory_stays_flat_over_a_long_story(networks, story_of_four):
     for index in range(len(shots)):
         plan = plan_for(networks, story, index)
         list(camera.film(plan))
-        held.append((len(camera._frames), len(camera._latents), len(camera._text)))
+        held.append((len(camera._memory), len(camera._text)))
     assert held[3:] == [held[3]] * 6
     assert plan.context[0].shot == 0
     assert [ref.shot for ref in plan.context[1:]] == [6, 7]

@@ -1,0 +1,76 @@
+"""The camera's programs: each traced and compiled once a process for every shape it meets.
+
+Caches are donated: whoever hands one in gets the new one back, in the same memory.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from shotstream_jax.models import cache as caches
+from shotstream_jax.models import dit, vae, vae_stream
+from shotstream_jax.models.cache import ShotCache, TextKeys, Window
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.vae_decoder import DecoderCache
+from shotstream_jax.rollout import approximate, chunk, merged
+from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.sharding import cache_shardings
+from shotstream_jax.typing import Array, Float, Latents, Params, Pixels
+
+_network = functools.partial(jax.jit, static_argnames=("config", "compute"))
+_steps = functools.partial(jax.jit, static_argnames=("config", "rollout", "compute"))
+
+encode_captions = _network(dit.encode_captions)
+encode_image = jax.jit(vae.encode_images, static_argnames="config")
+prepare = _network(chunk.prepare_shot, donate_argnames="cache")
+commit = _network(chunk.commit_chunk, donate_argnames="cache")
+denoise = _steps(chunk.denoise_chunk)
+denoise_first = _steps(merged.denoise_first, donate_argnames="cache")
+denoise_next = _steps(merged.denoise_next, donate_argnames="cache")
+denoise_and_keep = _steps(approximate.denoise_and_keep, donate_argnames="cache")
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))
+def init_cache(
+    config: DiTConfig,
+    window: Window,
+    text: TextKeys,
+    tokens: int,
+    dtype: Any,
+    mesh: Mesh | None,
+    approximations: tuple[Approximation, ...],
+) -> ShotCache:
+    """An empty cache, on the devices that film."""
+    in_int8 = "int8-cache" in approximations
+    cache = caches.init_cache(config, window, text, tokens, dtype, in_int8=in_int8)
+    if mesh is None:
+        return cache
+    return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def decode_first(
+    params: Params, config: VAEConfig, dtype: Any, latents: Latents
+) -> tuple[Pixels, DecoderCache]:
+    """The first latent frame after a cut."""
+    pixels, past = vae_stream.decode_first(params, config, latents, dtype=dtype)
+    return jnp.clip(pixels, -1, 1), past
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2), donate_argnums=4)
+def decode_next(
+    params: Params, config: VAEConfig, dtype: Any, latents: Latents, past: DecoderCache
+) -> tuple[Pixels, DecoderCache]:
+    """Any other latent frame."""
+    pixels, past = vae_stream.decode_next(params, config, past, latents, dtype=dtype)
+    return jnp.clip(pixels, -1, 1), past
+
+
+@jax.jit
+def to_video(pixels: Float[Array, "*axes"]) -> Array:
+    """[-1, 1] to 8-bit, rounded to nearest (the reference truncates)."""
+    return jnp.round((jnp.clip(pixels, -1, 1) + 1) * 127.5).astype(jnp.uint8)
