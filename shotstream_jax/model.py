@@ -5,7 +5,6 @@ model = open_model("checkpoints/shotstream-1.3b")
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import pathlib
@@ -24,22 +23,19 @@ from shotstream_jax.checkpoints.manager import (
     network_shapes,
     read_config,
 )
-from shotstream_jax.config import PRESETS, TINY, TINY_TEXT_TOKENS, ModelConfig, rollout_from
+from shotstream_jax.config import PRESETS, ModelConfig, rollout_from
 from shotstream_jax.data.encode import text_encoder_fn
-from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer, word_tokenizer
-from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.models.compute import default_compute
-from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.lora import merge
-from shotstream_jax.models.text_encoder import init_text_encoder
-from shotstream_jax.models.vae import init_vae
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.sharding import Device, replicated, shardings_for, split_devices
 from shotstream_jax.typing import Params
 
 Weights = Literal["random", "converted", "trained"]
 
-_RANDOM_SEED = 0
+_TINY = pathlib.Path(__file__).parent / "bundled" / "tiny"
+"""The miniature's checkpoint, which comes with the package; configs/tiny_all.py makes it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +115,7 @@ def find_model(source: str | pathlib.Path) -> "ModelSource":
       ValueError: a preset without weights, or a damaged checkpoint.
     """
     if str(source) == "tiny":
-        return _random_tiny()
+        return _stored(_TINY)
     if str(source) in PRESETS:
         raise ValueError(
             f"{source} comes without weights: convert the released ones "
@@ -145,31 +141,6 @@ class ModelSource:
     weights: Weights
     digest: str
     load: Callable[[str, Any, Any], Params]
-
-
-def _random_tiny() -> ModelSource:
-    def load(name: str, dtype: Any, where: Any) -> Params:
-        params = _init_tiny(name, dtype)
-        return jax.device_put(params, _shardings(params, where))
-
-    return ModelSource(
-        config=TINY,
-        tokenizer=word_tokenizer(VOCABULARY, TINY_TEXT_TOKENS),
-        weights="random",
-        digest=f"random-{TINY.digest()}",
-        load=load,
-    )
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _init_tiny(name: str, dtype: Any) -> Params:
-    key = jax.random.key(_RANDOM_SEED)
-    params = {
-        "dit": lambda: init_dit(key, TINY.dit),
-        "vae": lambda: init_vae(key, TINY.vae),
-        "text": lambda: init_text_encoder(key, TINY.text),
-    }[name]()
-    return jax.tree.map(lambda x: x.astype(dtype), params)
 
 
 def _stored(folder: pathlib.Path) -> ModelSource:

@@ -66,9 +66,10 @@ def store(networks, tmp_path):
     return write
 
 
-def test_the_preset_says_that_its_weights_are_random():
+def test_the_preset_comes_with_trained_weights():
     model = open_model("tiny")
-    assert model.weights == "random"
+    assert model.weights == "trained"
+    assert dataclasses.replace(model.config, vae=TINY.vae) == TINY
     assert model.digest == open_model("tiny").digest
     assert model.count_tokens("a star.") > 0
 

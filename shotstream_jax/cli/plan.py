@@ -35,17 +35,25 @@ from shotstream_jax.perf.training_plan import training_programs
 from shotstream_jax.train.experiment import load_config
 from shotstream_jax.train.stage import Training
 
-TABLE = (
-    ("wan-1.3b", "v5e:1x1"),
-    ("wan-1.3b", "v5e:2x2"),
-    ("wan-1.3b", "v6e:1x1"),
-    ("wan-1.3b", "v5p:1x1x1"),
-    ("wan-1.3b", "tpu7x:1x1x1"),
-    ("wan-14b", "v5p:2x2x1"),
+Held = Literal["int8-cache", "int8-weights"]
+
+_EIGHT_BITS: tuple[Held, ...] = ("int8-cache", "int8-weights")
+TABLE: tuple[tuple[str, str, tuple[Held, ...]], ...] = (
+    ("wan-1.3b", "v5e:1x1", ()),
+    ("wan-1.3b", "v5e:1x1", _EIGHT_BITS),
+    ("wan-1.3b", "v5e:2x2", ()),
+    ("wan-1.3b", "v6e:1x1", ()),
+    ("wan-1.3b", "v5p:1x1x1", ()),
+    ("wan-1.3b", "tpu7x:1x1x1", ()),
+    ("wan-14b", "v5p:2x2x1", ()),
 )
-"""What `--table` plans: presets and targets."""
+"""What `--table` plans: presets, targets, and what is held in 8 bits."""
 
 TABLE_FILE = "plans.md"
+_COLUMNS = (
+    *("preset", "target", "split", "8 bits", "fits"),
+    *("weights, caches", "workspace", "code", "together", "limit"),
+)
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
@@ -86,9 +94,7 @@ class PlanOptions:
     mesh: Annotated[str, tyro.conf.arg(metavar="AXIS=N,...")] = ""
     size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "480x832"
     chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    approximate: Annotated[
-        tuple[Literal["int8-cache", "int8-weights"], ...], tyro.conf.arg(metavar="NAME")
-    ] = ()
+    approximate: Annotated[tuple[Held, ...], tyro.conf.arg(metavar="NAME")] = ()
     share_of_peak: float = 0.4
     experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -201,13 +207,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> int:
     rows = []
-    for preset, target in TABLE:
-        path = folder / f"{preset}_{target.replace(':', '-')}.json"
+    for preset, target, approximate in TABLE:
+        parts = [preset, target.replace(":", "-"), *(["int8"] if approximate else [])]
+        path = folder / f"{'_'.join(parts)}.json"
         if not path.exists():
             console.print(f"{preset} on {target} ...")
-            found = make_plan(
-                dataclasses.replace(args, preset=preset, target=target, program="film", mesh="")
-            )
+            asked = {"preset": preset, "target": target, "approximate": approximate}
+            found = make_plan(dataclasses.replace(args, **asked, program="film", mesh=""))
             with replacing(path) as partial:
                 partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         row = json.loads(path.read_text(encoding="utf-8"))
@@ -225,10 +231,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
 
 def markdown(rows: list[dict[str, Any]], share_of_peak: float) -> str:
     """A table of film plans; memory in GiB of one device."""
-    heading = (
-        *("preset", "target", "split", "fits", "weights, caches", "workspace", "code", "together"),
-        *("limit", f"projected FPS at {share_of_peak:.0%} of peak"),
-    )
+    heading = (*_COLUMNS, f"projected FPS at {share_of_peak:.0%} of peak")
     lines = [heading, ("---",) * len(heading), *(_cells(row) for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -241,6 +244,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
         row["preset"],
         row["target"],
         _split(row["mesh"]),
+        ", ".join(name.removeprefix("int8-") for name in row.get("approximate", ())),
         "yes" if row["fits"] else "no",
         _gib(memory["arguments"]),
         *((_gib(workspace), _gib(memory["code"])) if known else ("-", "-")),

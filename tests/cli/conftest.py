@@ -2,9 +2,17 @@
 
 import pathlib
 
+import jax
 import pytest
 
+from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.cli.main import main
+from shotstream_jax.config import TINY
+from shotstream_jax.data.tokenizer import FILE, word_tokenizer
+from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.text_encoder import init_text_encoder
+from shotstream_jax.models.vae import init_vae
 
 STORY = """\
 version: 1
@@ -31,6 +39,23 @@ def film(tmp_path_factory) -> pathlib.Path:
     (folder / "story.yaml").write_text(STORY, encoding="utf-8")
     assert main(["generate", str(folder / "story.yaml"), "-o", str(folder / "film")]) == 0
     return folder / "film"
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory) -> pathlib.Path:
+    """A checkpoint of the miniature's sizes whose weights are random, and which says so."""
+    folder = tmp_path_factory.mktemp("untrained")
+    tokenizer = word_tokenizer(VOCABULARY, TINY.dit.text_tokens)
+    tokenizer.save(folder / "words")
+    key = jax.random.key(0)
+    networks = {
+        "dit": jax.jit(init_dit, static_argnums=1)(key, TINY.dit),
+        "vae": jax.jit(init_vae, static_argnums=1)(key, TINY.vae),
+        "text": jax.jit(init_text_encoder, static_argnums=1)(key, TINY.text),
+    }
+    document = {**TINY.document(), "weights": "random"}
+    save_checkpoint(folder / "tiny", networks, document, folder / "words" / FILE)
+    return folder / "tiny"
 
 
 @pytest.fixture

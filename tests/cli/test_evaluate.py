@@ -55,8 +55,8 @@ def test_every_metric_is_a_number_with_its_interval(document):
 def test_what_was_measured_is_told(document):
     assert (document["stories"], document["shots"], document["seed"]) == (2, [2], 3)
     assert (document["split"], document["role"], document["size"]) == ("test", "student", [32, 48])
-    assert document["weights"] == "random"
-    assert document["digest"].startswith("random-")
+    assert document["weights"] == "trained"
+    assert len(document["digest"]) == 16
     assert document["passes"] == {
         "own": {"given": 0, "context": True},
         "given": {"given": 1, "context": True},
@@ -108,10 +108,16 @@ def test_other_roles_are_judged_the_same_way(judge, role):
     options = ("--steps", 2, "--guidance", 2, "--batch", 2) if role == "teacher" else ()
     out, err = judge("--role", role, *options, "--json")
     document = json.loads(out)
-    assert f"32 x 48: {role} of tiny, random weights." in err
+    assert f"32 x 48: {role} of tiny." in err
     assert document["role"] == role
     assert ("no_context" in document["passes"]) is (role == "teacher")
     assert document["metrics"]["oracle_accuracy"] > 0.9
+
+
+def test_random_weights_are_called_so(judge, untrained):
+    out, err = judge("--checkpoint", untrained, "--no-context", "--given", 0, "--json")
+    assert f"student of {untrained}, random weights." in err
+    assert json.loads(out)["weights"] == "random"
 
 
 def test_without_context_nothing_is_compared(judge):

@@ -37,10 +37,19 @@ def test_everything_is_there(film):
 def test_manifest_says_what_made_it(film):
     manifest = json.loads((film / "manifest.json").read_text())
     assert manifest["complete"] is True
-    assert (manifest["weights"], manifest["badge"]) == ("random", "random weights")
+    assert (manifest["weights"], manifest["badge"]) == ("trained", "")
     assert manifest["seeds"] == [3, 3]
     assert manifest["timings"]["frames"] == 18
     assert set(manifest["timings"]["shots"]) == {"shot_01", "shot_02"}
+
+
+def test_random_weights_are_called_so(run, story, untrained, tmp_path):
+    folder = tmp_path / "film"
+    status, _, said = run("generate", story, "-o", folder, "--checkpoint", untrained)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert status == 0
+    assert "These weights are random" in said
+    assert (manifest["weights"], manifest["badge"]) == ("random", "random weights")
 
 
 def test_resolved_story_films_the_same_film_again(film, run, tmp_path):
@@ -65,7 +74,7 @@ def test_an_approximate_film_is_called_so_and_finishes_no_exact_one(run, refused
     assert manifest["approximate"] == list(names)
     assert manifest["badge"].endswith("approximate: int8-cache, no-clean-pass")
     said = refused("generate", story, "-o", folder, "--resume")
-    assert "int8-cache+no-clean-pass and this is random" in said
+    assert "+int8-cache+no-clean-pass and this is" in said
 
 
 def test_resume_films_only_what_is_missing(film, run, story, tmp_path, monkeypatch):

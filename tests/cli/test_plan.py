@@ -68,18 +68,19 @@ def test_the_table_is_made_of_plans_that_are_kept(run, tmp_path, monkeypatch):
     made = []
 
     def make_plan(options: PlanOptions):
-        made.append((options.preset, options.target))
-        return row(preset=options.preset, target=options.target)
+        made.append((options.preset, options.target, options.approximate))
+        return row(preset=options.preset, target=options.target, approximate=options.approximate)
 
     monkeypatch.setattr(verb, "make_plan", make_plan)
     assert run("plan", "--table", tmp_path)[0] == 0
     assert made == list(verb.TABLE)
     (tmp_path / "wan-14b_v5p-2x2x1.json").unlink()
     assert run("plan", "--table", tmp_path)[0] == 0
-    assert made[len(verb.TABLE) :] == [("wan-14b", "v5p:2x2x1")]
+    assert made[len(verb.TABLE) :] == [("wan-14b", "v5p:2x2x1", ())]
     lines = (tmp_path / "plans.md").read_text().splitlines()
     assert len(lines) == 2 + len(verb.TABLE)
-    assert "| tensor=2 | yes | 4.00 | 1.00 | 0.25 | 5.25 | 16.00 | 21.2 |" in lines[2]
+    assert "| tensor=2 |  | yes | 4.00 | 1.00 | 0.25 | 5.25 | 16.00 | 21.2 |" in lines[2]
+    assert "| tensor=2 | cache, weights | yes |" in lines[3]
 
 
 def test_a_table_of_another_assumption_is_refused(refused, run, tmp_path, monkeypatch):
