@@ -2,7 +2,7 @@
 
     shotstream train configs/tiny_dmd_inter.py --resume
 
-About 6 minutes on 2 CPU cores; the adapters are merged into what is exported.
+About 9 minutes on 2 CPU cores; the adapters are merged into what is exported.
 """
 
 import pathlib

@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -28,7 +28,8 @@ from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.models.lora import merge
-from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import Device, replicated, shardings_for, split_devices
 from shotstream_jax.typing import Params
 
@@ -48,7 +49,8 @@ class Model:
       networks: parameters and callables for the rollout.
       count_tokens: tokens of a full caption, end token included.
       weights: where they come from; random ones are to be called so wherever they are shown.
-      digest: a short hash of sizes and weights: the same digest films the same film.
+      digest: a short hash of sizes and weights, and what is approximate: the same digest films the
+        same film.
     """
 
     name: str
@@ -58,6 +60,14 @@ class Model:
     weights: Weights
     digest: str
 
+    @property
+    def badge(self) -> str:
+        """What must not be overlooked wherever something of this model is shown."""
+        said = ["random weights"] if self.weights == "random" else []
+        if self.networks.approximate:
+            said.append(f"approximate: {', '.join(self.networks.approximate)}")
+        return "; ".join(said)
+
 
 def open_model(
     source: str | pathlib.Path = "tiny",
@@ -66,6 +76,7 @@ def open_model(
     devices: int | None = None,
     text_on_host: bool = False,
     vae_apart: bool = False,
+    approximate: Sequence[Approximation] = (),
 ) -> Model:
     """Load a model onto the devices of this machine.
 
@@ -76,6 +87,8 @@ def open_model(
       text_on_host: keep the text encoder in host memory and run it there, to save the device's.
       vae_apart: give the last of the devices to the autoencoder alone, to decode while the others
         film.
+      approximate: ways to film faster or in less memory, not quite the same (see
+        rollout/approximate.py).
 
     Raises:
       FileNotFoundError: no such checkpoint, or one without a tokenizer.
@@ -97,13 +110,14 @@ def open_model(
         mesh=mesh,
         vae_apart=apart,
     )
+    networks = approximated(networks, approximate)
     return Model(
         name=str(source),
         config=parts.config,
         networks=networks,
         count_tokens=parts.tokenizer.count,
         weights=parts.weights,
-        digest=parts.digest,
+        digest="+".join([parts.digest, *networks.approximate]),
     )
 
 

@@ -26,6 +26,14 @@ VAE = VAEConfig(
 )
 
 
+class Parts(list):
+    """A camera's `run` that notes what is done."""
+
+    def __call__(self, part, program, *inputs, **settings):
+        self.append(part)
+        return program(*inputs, **settings)
+
+
 def embed(captions):
     """Embeddings that depend on every letter of a caption and on nothing else."""
 

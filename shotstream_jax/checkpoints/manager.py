@@ -97,6 +97,8 @@ def write_network(partial: pathlib.Path, name: str, params: Tree) -> None:
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     with _checkpointer(one_database=size <= _DATABASE_BYTES) as checkpointer:
         checkpointer.save(partial.absolute() / name, args=args)
+    # Orbax notes where it wrote, which is no business of whoever is given the checkpoint.
+    (partial / name / "commit_success.txt").unlink(missing_ok=True)
 
 
 def read_config(folder: pathlib.Path) -> dict[str, Any]:

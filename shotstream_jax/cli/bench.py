@@ -108,6 +108,9 @@ class BenchOptions:
         for name, other in (("small", "kernels"), ("rehearse", "gpu_report")):
             if getattr(self, name) and not getattr(self, other):
                 raise ValueError(f"--{name} belongs to --{other.replace('_', '-')}; give both.")
+        for name in ("merged", "vae_apart", "approximate"):
+            if getattr(self, name) and (self.kernels or self.gpu_report):
+                raise ValueError(f"--{name.replace('_', '-')} is for a film; give it alone.")
         if self.gpu_report and self.output is None:
             raise ValueError("--gpu-report writes several files; give it a folder with -o.")
 
@@ -153,7 +156,8 @@ def _film(args: BenchOptions) -> dict[str, Any]:
 
 def _kernels(args: BenchOptions) -> dict[str, Any]:
     name = SMALL if args.small else FULL
-    sizes, _, _ = _sizes(args, PRESETS[name], small=args.small)
+    mesh, _ = _places(args, PRESETS[name])
+    sizes = _sizes(args, PRESETS[name], mesh, small=args.small)
     return {"kind": "kernels", **_about(), "shapes_of": name, "kernels": kernel_rates(sizes)}
 
 
@@ -165,7 +169,8 @@ def _report(args: BenchOptions, console: Console) -> int:
             "--rehearse runs all of it at tiny sizes."
         )
     name = SMALL if args.rehearse else FULL
-    sizes, mesh, _ = _sizes(args, PRESETS[name], small=args.rehearse)
+    mesh, _ = _places(args, PRESETS[name])
+    sizes = _sizes(args, PRESETS[name], mesh, small=args.rehearse)
     settings = BenchSettings(shots=args.shots, warmup=args.warmup)
     whole = gpu_report(
         sizes,
@@ -187,12 +192,15 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
     if args.random_weights or (args.checkpoint is None and not small):
         has_weights = small or args.checkpoint is not None
         config = find_model(name).config if has_weights else PRESETS[name]
-        sizes, mesh, apart = _sizes(args, config, small=small)
+        mesh, apart = _places(args, config)
+        sizes = _sizes(args, config, mesh, small=small)
         networks = random_networks(sizes, mesh, text_on_host=args.text_on_host, vae_apart=apart)
         networks = approximated(networks, args.approximate)
         return networks, sizes, _model(name, "random", sizes, mesh, networks.approximate)
     # Sizes first: a film that does not divide is refused before any weights are read.
-    _, mesh, _ = _sizes(args, find_model(name).config, small=small)
+    config = find_model(name).config
+    mesh, _ = _places(args, config)
+    sizes = _sizes(args, config, mesh, small=small)
     model = open_named(
         name,
         args.dtype,
@@ -201,33 +209,33 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
         vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
-    sizes, _, _ = _sizes(args, model.config, small=small)
     networks = dataclasses.replace(model.networks, compute=sizes.compute)
-    model_facts = _model(name, model.weights, sizes, mesh, networks.approximate)
-    return networks, sizes, model_facts
+    return networks, sizes, _model(name, model.weights, sizes, mesh, networks.approximate)
 
 
-def _sizes(
-    args: BenchOptions, config: ModelConfig, *, small: bool
-) -> tuple[FilmSizes, Mesh, Sharding | None]:
+def _places(args: BenchOptions, config: ModelConfig) -> tuple[Mesh, Sharding | None]:
+    """The devices that film, and that of the autoencoder if it has one of its own."""
     devices = jax.local_devices()
     if args.devices is not None and not 1 <= args.devices <= len(devices):
         raise ValueError(f"{args.devices} devices were asked for and there are {len(devices)}.")
-    mesh, apart = split_devices(config.dit.heads, devices[: args.devices], vae_apart=args.vae_apart)
+    return split_devices(config.dit.heads, devices[: args.devices], vae_apart=args.vae_apart)
+
+
+def _sizes(args: BenchOptions, config: ModelConfig, mesh: Mesh, *, small: bool) -> FilmSizes:
+    platform = mesh.devices.flat[0].platform
     dtype = None if args.dtype == "auto" else getattr(jnp, args.dtype)
-    sizes = FilmSizes(
+    return FilmSizes(
         dit=config.dit,
         vae=config.vae,
         text=config.text,
         rollout=config.rollout,
         compute=dataclasses.replace(
-            default_compute(config.dit.head_dim, dtype, devices[0].platform, mesh),
+            default_compute(config.dit.head_dim, dtype, platform, mesh),
             merged=args.merged,
         ),
         size=parse_size(args.size) if args.size else _usual_size(config, small=small),
         chunks=_chunks(args.frames, config),
     )
-    return sizes, mesh, apart
 
 
 def _usual_size(config: ModelConfig, *, small: bool) -> tuple[int, int]:

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from shotstream_jax.atomic import replacing
 from shotstream_jax.cli.evaluate_options import Evaluate, command_line
-from shotstream_jax.cli.options import badge_of, open_named
+from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.cli.train import train_file
@@ -162,7 +162,7 @@ def _made_by(args: Evaluate, model: Model) -> tuple[str, str]:
     """Who made the films, and what must not be overlooked."""
     if args.role == "true":
         return "true films", ""
-    return f"{args.role} of {model.name}", badge_of(model)
+    return f"{args.role} of {model.name}", model.badge
 
 
 def _document(

@@ -41,8 +41,8 @@ class Evaluate:
       batch: stories that the teacher films together, 8 if not said.
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
       devices: devices to split the heads over; by default as many as divide them.
-      approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
-        int8-cache, int8-weights.
+      approximate: film faster or in less memory, not quite the same; only the student does:
+        no-clean-pass, latent-context, int8-cache, int8-weights.
       output: folder for metrics.json and a contact sheet; older ones are replaced.
       table: judge several models as a file says, training those that are not, and set them in a
         table; `ablations` is that of configs/ablations.py. All other options are the file's.
@@ -82,6 +82,10 @@ class Evaluate:
                     f"--{name} is for the teacher and the role is {self.role}; add --role teacher, "
                     "or leave it out."
                 )
+        if self.approximate and self.role != "student":
+            raise ValueError(
+                f"--approximate is for the student and the role is {self.role}; leave it out."
+            )
 
 
 def command_line(args: Evaluate) -> list[str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from shotstream_jax.cli.options import Approximate, Dtype, badge_of, open_named
+from shotstream_jax.cli.options import Approximate, Dtype, open_named
 from shotstream_jax.directing import filming
 from shotstream_jax.directing.reel import CONTACT, FILM, MANIFEST, Reel, clear_reel, refuse_folder
 from shotstream_jax.model import Model
@@ -77,7 +77,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         approximate=args.approximate,
     )
     _check_captions(story, model)
-    badge = badge_of(model)
+    badge = model.badge
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
     if model.networks.approximate:
         console.print(Text(f"Approximate: {', '.join(model.networks.approximate)}.", "yellow"))

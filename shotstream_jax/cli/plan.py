@@ -35,12 +35,12 @@ from shotstream_jax.perf.training_plan import training_programs
 from shotstream_jax.train.experiment import load_config
 from shotstream_jax.train.stage import Training
 
-Held = Literal["int8-cache", "int8-weights"]
+InEightBits = Literal["int8-cache", "int8-weights"]
 
-_EIGHT_BITS: tuple[Held, ...] = ("int8-cache", "int8-weights")
-TABLE: tuple[tuple[str, str, tuple[Held, ...]], ...] = (
+_ALL: tuple[InEightBits, ...] = ("int8-cache", "int8-weights")
+TABLE: tuple[tuple[str, str, tuple[InEightBits, ...]], ...] = (
     ("wan-1.3b", "v5e:1x1", ()),
-    ("wan-1.3b", "v5e:1x1", _EIGHT_BITS),
+    ("wan-1.3b", "v5e:1x1", _ALL),
     ("wan-1.3b", "v5e:2x2", ()),
     ("wan-1.3b", "v6e:1x1", ()),
     ("wan-1.3b", "v5p:1x1x1", ()),
@@ -94,7 +94,7 @@ class PlanOptions:
     mesh: Annotated[str, tyro.conf.arg(metavar="AXIS=N,...")] = ""
     size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "480x832"
     chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    approximate: Annotated[tuple[Held, ...], tyro.conf.arg(metavar="NAME")] = ()
+    approximate: Annotated[tuple[InEightBits, ...], tyro.conf.arg(metavar="NAME")] = ()
     share_of_peak: float = 0.4
     experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None

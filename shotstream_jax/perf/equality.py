@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from shotstream_jax.models.attention import attend
-from shotstream_jax.models.cache import KeyValue, ShotCache, TextKeys, chunk_place
+from shotstream_jax.models.cache import KeyValue, ShotCache, TextKeys
 from shotstream_jax.models.compute import AttentionBackend, Compute
-from shotstream_jax.models.dit import Stretch, apply_cached, apply_merged, init_dit
+from shotstream_jax.models.dit import apply_cached, apply_merged, init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.perf.kernels import (
@@ -30,7 +30,8 @@ from shotstream_jax.perf.kernels import (
     next_jitted,
 )
 from shotstream_jax.perf.programs import FilmSizes
-from shotstream_jax.rollout.chunk import chunk_angles, commit_chunk
+from shotstream_jax.rollout.chunk import commit_chunk
+from shotstream_jax.rollout.merged import chunk_stretch
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Index, Latents, Params
 
@@ -42,6 +43,9 @@ KERNEL_TOLERANCE = 2.0**-7
 
 FLOAT32_TOLERANCE = 1e-4
 """Relative error of the same float32 arithmetic in another order."""
+
+_SHOT = 1
+"""The number that the rotation gives to the shot; any will do."""
 
 Check = tuple[str, float, Callable[[], tuple[Array, Array]]]
 """What is compared, how near it must be, and the result with its reference."""
@@ -92,10 +96,10 @@ def _checks(sizes: FilmSizes, key: Any) -> Iterator[Check]:
         )
         yield f"decode {lowering} bfloat16", BF16_TOLERANCE, functools.partial(decode, jnp.bfloat16)
     for backend in backends:
-        compare = functools.partial(_transformer, sizes, key, backend)
-        yield f"transformer {backend} bfloat16", BF16_TOLERANCE, compare
-        compare = functools.partial(_transformer, sizes, key, backend, merged=True)
-        yield f"merged passes {backend} bfloat16", BF16_TOLERANCE, compare
+        for merged in (False, True):
+            fast = Compute(dtype=jnp.bfloat16, attention=backend, merged=merged)
+            name = f"transformer {backend} bfloat16{', merged passes' if merged else ''}"
+            yield name, BF16_TOLERANCE, functools.partial(_transformer, sizes, key, fast)
 
 
 def _attention(
@@ -129,20 +133,15 @@ def _decoding(sizes: FilmSizes, key: Any, lowering: Any, dtype: Any) -> tuple[Ar
     return decode(lowering, dtype), reference
 
 
-def _transformer(
-    sizes: FilmSizes, key: Any, backend: AttentionBackend, *, merged: bool = False
-) -> tuple[Array, Array]:
-    """One call for the last chunk that a full cache holds, or with the clean pass before it."""
+def _transformer(sizes: FilmSizes, key: Any, fast: Compute) -> tuple[Array, Array]:
+    """The clean pass of a chunk, and one call for the last that a full cache holds."""
     window = sizes.rollout.window
     last = window.local // window.chunk - 1
     draw = jax.jit(_transformer_inputs, static_argnums=0)
     params, cache, x_t = draw(sizes, key)
-    fast = Compute(dtype=jnp.bfloat16, attention=backend)
-    found = (_merged_velocity if merged else _velocity)(params, sizes.dit, cache, last, x_t, fast)
+    found = _velocity(params, sizes.dit, cache, last, x_t, fast)
     params, cache, x_t = (_widened(tree) for tree in (params, cache, x_t))
     with jax.default_matmul_precision("highest"):
-        if merged:
-            cache = _commit(params, sizes.dit, cache, last - 1, 1, x_t)
         return found, _velocity(params, sizes.dit, cache, last, x_t, Compute())
 
 
@@ -179,39 +178,15 @@ def _velocity(
     x_t: Latents,
     compute: Compute,
 ) -> Latents:
-    given = _stretch(config, cache, chunk, x_t, TRAIN_STEPS / 2)
+    """Of a chunk after another one, which the same latents stand for, finished."""
+    before = chunk_stretch(config, cache, chunk - 1, _SHOT, x_t, 0.0)
+    given = chunk_stretch(config, cache, chunk, _SHOT, x_t, TRAIN_STEPS / 2)
+    if compute.merged:
+        inputs = before, given, cache.text
+        return apply_merged(params, config, cache, *inputs, compute=compute).velocity
+    cache = commit_chunk(params, config, cache, chunk - 1, _SHOT, x_t, compute=compute)
     inputs = given.place, given.latents, given.timesteps, given.angles
     return apply_cached(params, config, cache, *inputs, compute=compute).velocity
-
-
-@functools.partial(jax.jit, static_argnums=(1, 5))
-def _merged_velocity(
-    params: Params,
-    config: DiTConfig,
-    cache: ShotCache,
-    chunk: Index,
-    x_t: Latents,
-    compute: Compute,
-) -> Latents:
-    """The same latents are the finished chunk before."""
-    before = _stretch(config, cache, jnp.asarray(chunk) - 1, x_t, 0.0)
-    given = _stretch(config, cache, chunk, x_t, TRAIN_STEPS / 2)
-    inputs = before, given, cache.text
-    return apply_merged(params, config, cache, *inputs, compute=compute).velocity
-
-
-def _stretch(
-    config: DiTConfig, cache: ShotCache, chunk: Index, latents: Latents, timestep: float
-) -> Stretch:
-    return Stretch(
-        latents=latents,
-        timesteps=jnp.full((1, 1), timestep),
-        angles=chunk_angles(config, cache, latents, chunk, 1),
-        place=chunk_place(cache.window, cache.frame_tokens, chunk),
-    )
-
-
-_commit = jax.jit(commit_chunk, static_argnames=("config", "compute"))
 
 
 def _rounded(tree: Any) -> Any:

@@ -94,8 +94,6 @@ class Camera:
         self._start(plan)
         for chunk in range(plan.chunks):
             latents = self._denoise(self._run("noise", noise, plan, chunk))
-            if "no-clean-pass" not in self.networks.approximate:
-                self._unwritten.append((self._chunks, latents))
             yield self._show(plan, chunk, latents)
         self._memory.forget()
 
@@ -133,6 +131,7 @@ class Camera:
         self._memory.begin(plan)
 
     def _denoise(self, noise: Array) -> Latents:
+        """Film the next chunk; if it is to have a clean pass, that is still to come."""
         how = {"rollout": self.networks.rollout, **self._how}
         if "no-clean-pass" in self.networks.approximate:
             where = self._commit(), self._chunks, self._rope_shot
@@ -141,9 +140,12 @@ class Camera:
             )
             return latents
         if self.networks.compute.merged and (self._unprepared or len(self._unwritten) == 1):
-            return self._denoise_merged(noise, how)
-        where = self._commit(), self._chunks, self._rope_shot
-        return self._run("denoise", jitted.denoise, *self._dit, *where, noise, **how)
+            latents = self._denoise_merged(noise, how)
+        else:
+            where = self._commit(), self._chunks, self._rope_shot
+            latents = self._run("denoise", jitted.denoise, *self._dit, *where, noise, **how)
+        self._unwritten.append((self._chunks, latents))
+        return latents
 
     def _denoise_merged(self, noise: Array, how: dict[str, Any]) -> Latents:
         """What the cache still lacks, in the pass of the first step."""

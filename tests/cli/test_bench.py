@@ -78,6 +78,8 @@ def test_a_report_is_rehearsed_without_a_gpu(run, tmp_path):
         (("--kernels", "--gpu-report", "-o", "r"), "--kernels is part of --gpu-report"),
         (("--small",), "--small belongs to --kernels"),
         (("--rehearse",), "--rehearse belongs to --gpu-report"),
+        (("--kernels", "--merged"), "--merged is for a film"),
+        (("--gpu-report", "-o", "r", "--approximate", "int8-cache"), "--approximate is for a film"),
         (("--gpu-report",), "give it a folder with -o"),
         (("--gpu-report", "-o", "r"), "A GPU's report needs a GPU, this machine has a cpu"),
         (("--frames", "10"), "A shot of 10 frames is not whole chunks; try 9"),

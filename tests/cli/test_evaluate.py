@@ -136,6 +136,10 @@ def test_without_context_nothing_is_compared(judge):
         (("--size", 40, 48), "40x48 pixels does not tile"),
         (("--video-frames", 8), "Shots of 8 video frames are not whole chunks of 3"),
         (("--given", 2), "2 shots are to be given in stories of 2; give 0 to 1"),
+        (
+            ("--role", "teacher", "--approximate", "int8-cache"),
+            "--approximate is for the student and the role is teacher",
+        ),
         (("--guidance", 3), "--guidance is for the teacher and the role is student"),
         (("--role", "teacher", "--steps", 0), "0 steps make no film"),
     ],

@@ -27,18 +27,26 @@ def random_qkv(queries=8, keys=8, batch=2):
     return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
 
-@pytest.mark.parametrize("length", [None, 1, 5, 8])
-def test_attends_to_a_prefix(length):
+@pytest.mark.parametrize("when", [int, jnp.int32], ids=["when compiled", "when run"])
+@pytest.mark.parametrize("length", [1, 5, 8])
+def test_attends_to_a_prefix(length, when):
+    """A length that is known when compiled cuts keys off, one known when run masks them."""
     q, k, v = random_qkv()
-    seen = np.arange(8) < (8 if length is None else length)
-    np.testing.assert_allclose(attend(q, k, v, length), softmax_attention(q, k, v, seen), atol=2e-6)
+    seen = softmax_attention(q, k, v, np.arange(8) < length)
+    np.testing.assert_allclose(attend(q, k, v, when(length)), seen, atol=2e-6)
+
+
+def test_attends_to_everything_without_a_length():
+    q, k, v = random_qkv()
+    np.testing.assert_allclose(attend(q, k, v), softmax_attention(q, k, v, True), atol=2e-6)
 
 
 def test_keys_beyond_the_length_cannot_matter():
     q, k, v = random_qkv()
-    garbage = jnp.arange(8)[None, :, None, None] >= 5
-    changed = attend(q, jnp.where(garbage, 1e4, k), jnp.where(garbage, -1e4, v), 5)
-    np.testing.assert_array_equal(changed, attend(q, k, v, 5))
+    length = jnp.int32(5)
+    garbage = jnp.arange(8)[None, :, None, None] >= length
+    changed = attend(q, jnp.where(garbage, 1e4, k), jnp.where(garbage, -1e4, v), length)
+    np.testing.assert_array_equal(changed, attend(q, k, v, length))
 
 
 def test_levels_are_the_drawing_in_the_docstring():
@@ -98,9 +106,10 @@ def test_the_fast_way_of_a_platform(head_dim, dtype, platform, backend):
 
 def test_long_queries_in_pieces_equal_all_at_once(monkeypatch):
     q, k, v = random_qkv(queries=12)
-    whole = attend(q, k, v, 7)
+    length = jnp.int32(7)
+    whole = attend(q, k, v, length)
     monkeypatch.setattr(attention, "_XLA_LOGITS", 2 * 3 * 8 * 5)
-    np.testing.assert_allclose(attend(q, k, v, 7), whole, atol=1e-6)
+    np.testing.assert_allclose(attend(q, k, v, length), whole, atol=1e-6)
 
 
 def test_bfloat16_stays_near_float32():
@@ -121,5 +130,6 @@ def test_tpu_kernel_equals_plain_attention(monkeypatch, queries, keys, length):
     )
     shapes = [(2, queries, 2, 128), (2, keys, 2, 128), (2, keys, 2, 128)]
     q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
-    mixed = attend(q, k, v, length, backend="splash")
+    # A length that is known would only cut keys off, for kernel and reference alike.
+    mixed = attend(q, k, v, None if length is None else jnp.int32(length), backend="splash")
     np.testing.assert_allclose(mixed, attend(q, k, v, length), atol=2e-5)

@@ -14,7 +14,7 @@ from shotstream_jax.perf.memory import peak_memory
 from shotstream_jax.perf.part_cost import call_flops
 from shotstream_jax.perf.program_cache import program_cache
 from shotstream_jax.perf.provenance import commit, provenance
-from shotstream_jax.perf.split import Call, Recorder, split_document
+from shotstream_jax.perf.split import Call, Recorder, split, split_document
 from shotstream_jax.perf.timing import rate, spread
 from shotstream_jax.rollout.stream import Camera, plan_for
 
@@ -62,6 +62,19 @@ def test_the_split_names_every_part(measured, sizes):
     assert len(parts["clean pass"]["seconds_by_chunk"]) == chunks - 1
     total = sum(part["seconds"] for part in parts.values()) + measured["split"]["other_seconds"]
     assert total == pytest.approx(measured["split"]["seconds"])
+
+
+def test_merged_passes_are_counted_as_what_they_stand_for(networks, sizes):
+    """A film of merged passes takes as many operations as another, in fewer calls."""
+    merging = dataclasses.replace(
+        networks, compute=dataclasses.replace(networks.compute, merged=True)
+    )
+    story = bench_story(sizes, SETTINGS, "counted")
+    apart, merged = (
+        split(filming, sizes, story, lambda chunks: None)[0] for filming in (networks, merging)
+    )
+    assert sum(call.flops for call in merged) == sum(call.flops for call in apart)
+    assert len(merged) == len(apart) - SETTINGS.shots * sizes.chunks
 
 
 def test_what_is_achieved_is_counted_by_the_sizes(measured, sizes):

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from shotstream_jax.rollout.parts import simply_run
 from shotstream_jax.rollout.stream import Camera, plan_for
 from shotstream_jax.story import Defaults, Shot, Story
+from tests.small_model import Parts
 
 # Four chunks are more than the local window holds; a shot goes on after a shorter one.
 STORY = Story(
@@ -30,13 +30,8 @@ def merging(networks):
 
 def film(networks, remembered=None):
     """Latents of every shot, and the parts that the camera did; the first shot may be given."""
-    parts = []
-
-    def run(part, program, *inputs, **settings):
-        parts.append(part)
-        return simply_run(part, program, *inputs, **settings)
-
-    camera = Camera(networks, STORY.defaults.size, run=run)
+    parts = Parts()
+    camera = Camera(networks, STORY.defaults.size, run=parts)
     shots = []
     for index in range(len(STORY.shots)):
         plan = plan_for(networks, STORY, index)
