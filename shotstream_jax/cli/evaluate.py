@@ -135,7 +135,7 @@ def _maker(args: Evaluate, networks: Networks) -> Callable[[Shoot], MakeFilms]:
         case "true":
             return true_films
         case "teacher":
-            said = {"steps": args.steps, "guidance": args.guidance}
+            said = {name: getattr(args, name) for name in ("steps", "guidance", "history_guidance")}
             sample = SampleConfig(
                 shift=networks.rollout.shift,
                 **{name: value for name, value in said.items() if value is not None},

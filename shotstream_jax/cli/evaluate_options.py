@@ -12,7 +12,7 @@ from shotstream_jax.story import ContextCaptions, ContextPolicy
 
 Role = Literal["student", "teacher", "autoencoder", "true"]
 
-_OF_THE_TEACHER = ("steps", "guidance", "negative", "batch")
+_OF_THE_TEACHER = ("steps", "guidance", "history_guidance", "negative", "batch")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Evaluate:
       video_frames: length of a shot; the miniature was trained on 21.
       steps: of the teacher, 50 if not said.
       guidance: of the teacher, 6 if not said; 1 is none.
+      history_guidance: lead the teacher away from shots without their history too, not only from
+        those without captions.
       negative: prompt that the teacher is guided away from; if not said, a caption of zeros.
       batch: stories that the teacher films together, 8 if not said.
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
@@ -65,6 +67,7 @@ class Evaluate:
     video_frames: Annotated[int, tyro.conf.arg(metavar="N")] = 21
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    history_guidance: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     negative: Annotated[str | None, tyro.conf.arg(metavar="PROMPT")] = None
     batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     dtype: Dtype = "auto"
@@ -77,10 +80,12 @@ class Evaluate:
     def __post_init__(self) -> None:
         """Raises: ValueError: an option that would do nothing."""
         for name in _OF_THE_TEACHER:
-            if getattr(self, name) is not None and self.role != "teacher":
+            value = getattr(self, name)
+            said = value is not None and value is not False
+            if said and self.role != "teacher":
                 raise ValueError(
-                    f"--{name} is for the teacher and the role is {self.role}; add --role teacher, "
-                    "or leave it out."
+                    f"--{name.replace('_', '-')} is for the teacher and the role is {self.role}; "
+                    "add --role teacher, or leave it out."
                 )
         if self.approximate and self.role != "student":
             raise ValueError(

@@ -33,10 +33,10 @@ from shotstream_jax.models.vae import encode_images
 from shotstream_jax.rollout.jitted import to_video
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
-from shotstream_jax.rollout.teacher import SampleConfig, guided_velocity, sample_euler
+from shotstream_jax.rollout.teacher import SampleConfig
 from shotstream_jax.story import ShotPlan
 from shotstream_jax.train.conditioning import Conditioning
-from shotstream_jax.train.ode_pairs import scene_of
+from shotstream_jax.train.ode_pairs import sample_shot
 from shotstream_jax.typing import Latents, Params, Pixels, Text
 
 BATCH = 8
@@ -134,9 +134,7 @@ def _sample(
     sample: SampleConfig,
     compute: Compute,
 ) -> Latents:
-    scene = scene_of(params, config, given, negative, noise.shape[1], compute)
-    velocity = guided_velocity(params, config, scene, sample.guidance, compute)
-    return sample_euler(velocity, noise, sample).x0
+    return sample_shot(params, config, given, negative, noise, sample, compute).x0
 
 
 def _conditioning(

@@ -1,10 +1,12 @@
 """Many-step sampling of the bidirectional teacher, with guidance: Euler and UniPC.
 
 The teacher sees clean context frames and noisy target frames side by side, all told the target's
-timestep. Guidance compares the captions with a negative prompt; the context is in both.
+timestep. Guidance compares the captions with a negative prompt; the context is in both, unless it
+is guided by too.
 
 Source: public ShotStream repository, Teacher_Ode_Sample.py; UniPC as in public Wan2.1,
-wan/utils/fm_solvers_unipc.py (order 2, B(h) = expm1(h), x0 prediction).
+wan/utils/fm_solvers_unipc.py (order 2, B(h) = expm1(h), x0 prediction); guidance by the context,
+Song et al., "History-Guided Video Diffusion", 2025.
 """
 
 import dataclasses
@@ -34,12 +36,15 @@ class SampleConfig:
       steps: network calls (each twice, with and without the captions, where guidance is not 1).
       shift: of the flow schedule.
       guidance: how far past the negative prompt to go; 1 is no guidance.
+      history_guidance: whether what is led away from lacks the earlier shots too, not the captions
+        alone; more of them is then carried over.
       keep: steps whose inputs are returned as the trajectory (of ODE pairs).
     """
 
     steps: int = 50
     shift: float = 8.0
     guidance: float = 6.0
+    history_guidance: bool = False
     keep: tuple[int, ...] = ()
 
 
@@ -52,14 +57,12 @@ class Scene:
       shots: shot number of every frame for the rotation, context then target.
       captions: which caption each frame reads, context then target.
       text: keys and values of the captions.
-      negative: keys and values of the one negative prompt.
     """
 
     context: Latents
     shots: Int[Array, "batch any_frame"]
     captions: Int[Array, "batch any_frame"]
     text: TextKeys
-    negative: TextKeys
 
 
 @pytree
@@ -71,29 +74,49 @@ class Sampled:
 
 
 def guided_velocity(
-    params: Params, config: DiTConfig, scene: Scene, guidance: float, compute: Compute = Compute()
+    params: Params,
+    config: DiTConfig,
+    scene: Scene,
+    negative: Scene,
+    guidance: float,
+    compute: Compute = Compute(),
 ) -> Velocity:
-    """The teacher as a function of noisy target latents and one timestep."""
-    rows, cols = (n // p for n, p in zip(scene.context.shape[2:4], config.patch, strict=True))
-    numbers = jnp.broadcast_to(jnp.arange(scene.shots.shape[1]), scene.shots.shape)
-    angles = rotation(
-        grid_positions(numbers, scene.shots, rows, cols), config.head_dim, config.shot_phase
-    )
-
-    def call(x: Latents, timestep: Float[Array, ""], text: TextKeys) -> Latents:
-        timesteps = jnp.full((x.shape[0], 1), timestep)
-        how = {"caption_index": scene.captions, "compute": compute}
-        return apply_dense(params, config, x, timesteps, angles, text, **how).velocity
+    """The teacher, led away from `negative`, as a function of noisy latents and one timestep."""
 
     def velocity(x_t: Latents, timestep: Float[Array, ""]) -> Latents:
-        both = jnp.concatenate([scene.context, x_t], axis=1)
-        answer = call(both, timestep, scene.text)
-        if guidance != 1:
-            unprompted = call(both, timestep, scene.negative)
-            answer = unprompted + guidance * (answer - unprompted)
-        return answer[:, scene.context.shape[1] :]
+        answer = _velocity(params, config, scene, x_t, timestep, compute)
+        if guidance == 1:
+            return answer
+        unprompted = _velocity(params, config, negative, x_t, timestep, compute)
+        return unprompted + guidance * (answer - unprompted)
 
     return velocity
+
+
+def _velocity(
+    params: Params,
+    config: DiTConfig,
+    scene: Scene,
+    x_t: Latents,
+    timestep: Float[Array, ""],
+    compute: Compute,
+) -> Latents:
+    both = jnp.concatenate([scene.context, x_t], axis=1)
+    rows, cols = (n // p for n, p in zip(both.shape[2:4], config.patch, strict=True))
+    numbers = jnp.broadcast_to(jnp.arange(scene.shots.shape[1]), scene.shots.shape)
+    proposal = apply_dense(
+        params,
+        config,
+        both,
+        jnp.full((both.shape[0], 1), timestep),
+        rotation(
+            grid_positions(numbers, scene.shots, rows, cols), config.head_dim, config.shot_phase
+        ),
+        scene.text,
+        caption_index=scene.captions,
+        compute=compute,
+    )
+    return proposal.velocity[:, scene.context.shape[1] :]
 
 
 def sample_euler(velocity: Velocity, noise: Latents, config: SampleConfig) -> Sampled:

@@ -27,6 +27,9 @@ from shotstream_jax.typing import Array, Bool, Float, Int, Key, Latents, Params,
 FrameTimesteps = Float[Array, "batch #any_frame"]
 """Schedule time in [0, 1000]: one a sample, or one a frame, those of the context first."""
 
+Negative = Float[Array, "#batch 1 text_token text_dim"]
+"""An encoded negative prompt, one for all samples or one for each."""
+
 FIRST_SHOT = 1
 """What the rotation calls the frames of a shot that nothing came before."""
 
@@ -110,6 +113,21 @@ def drop(
         shot=jnp.where(dropout.context, FIRST_SHOT, given.shot),
         text=jnp.where(dropout.text[:, None, None, None], instead, given.text),
     )
+
+
+def without_prompt(
+    given: Conditioning, negative: Negative, *, history: bool = False
+) -> Conditioning:
+    """What guidance leads away from: a negative prompt for all captions.
+
+    With `history` the earlier shots are taken away too, as `drop` does, and whoever is led away
+    from this holds on to both.
+    """
+    if history:
+        every = jnp.ones(given.shot.shape, bool)
+        given = drop(given, Dropout(context=every, text=~every))
+    text = jnp.broadcast_to(negative, (given.text.shape[0], *negative.shape[1:]))
+    return dataclasses.replace(given, text=text)
 
 
 def predict_velocity(

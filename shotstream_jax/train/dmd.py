@@ -23,13 +23,15 @@ from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.schedule import FlowSchedule, velocity_to_x0
-from shotstream_jax.train.conditioning import Conditioning, predict_velocity
+from shotstream_jax.train.conditioning import (
+    Conditioning,
+    Negative,
+    predict_velocity,
+    without_prompt,
+)
 from shotstream_jax.train.flow_matching import FlowDraw, diffuse, flow_errors, sample_sigmas
 from shotstream_jax.train.self_forcing import RolloutDraw, SelfForcing, Take, film, retake
 from shotstream_jax.typing import Array, Float, Latents, Params
-
-Negative = Float[Array, "#batch 1 text_token text_dim"]
-"""An encoded negative prompt, one for all samples or one for each."""
 
 SMALLEST_DISTANCE = 1e-4
 """Mean distance to the real score below which the direction is no longer scaled up."""
@@ -41,6 +43,7 @@ class DMDConfig:
 
     Attributes:
       guidance: how far past the negative prompt the real score goes; 1 is no guidance.
+      history_guidance: whether that is led away from shots without their history too.
       timesteps: least and greatest timestep at which they are compared.
       outside: what becomes of training timesteps beyond these: never drawn, or clamped to them
         (as in the public trainer: a seventh of all draws are then the greatest).
@@ -48,6 +51,7 @@ class DMDConfig:
     """
 
     guidance: float = 4.0
+    history_guidance: bool = False
     timesteps: tuple[float, float] = (20.0, 980.0)
     outside: Literal["drop", "clamp"] = "drop"
     shift: float = 8.0
@@ -171,8 +175,8 @@ def dmd_direction(
 
     fake, real = x0_of(scores.fake, given), x0_of(scores.real, given)
     if dmd.guidance != 1:
-        text = jnp.broadcast_to(negative, (latents.shape[0], *negative.shape[1:]))
-        unprompted = x0_of(scores.real, dataclasses.replace(given, text=text))
+        blank = without_prompt(given, negative, history=dmd.history_guidance)
+        unprompted = x0_of(scores.real, blank)
         real = unprompted + dmd.guidance * (real - unprompted)
     distance = jnp.abs(latents - real).mean(axis=(1, 2, 3, 4), keepdims=True)
     return (fake - real) / jnp.maximum(distance, SMALLEST_DISTANCE)

@@ -26,11 +26,17 @@ from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
+from shotstream_jax.rollout.teacher import (
+    SampleConfig,
+    Sampled,
+    Scene,
+    guided_velocity,
+    sample_euler,
+)
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import shardings_for
 from shotstream_jax.story import ContextPolicy
-from shotstream_jax.train.conditioning import Conditioning
+from shotstream_jax.train.conditioning import Conditioning, Negative, without_prompt
 from shotstream_jax.train.making import Making, Recipe
 from shotstream_jax.train.material import excerpt, read_text
 from shotstream_jax.train.objective import Batch
@@ -38,7 +44,7 @@ from shotstream_jax.train.programs import mesh_of
 from shotstream_jax.train.state import batch_sharding
 from shotstream_jax.train.transformer import ClipShape, ComputeConfig, check_clip
 from shotstream_jax.train.weights import network_weights
-from shotstream_jax.typing import Array, Float, Key, Params, Text
+from shotstream_jax.typing import Array, Float, Key, Latents, Params
 
 KIND = "ode_pairs"
 
@@ -56,6 +62,7 @@ class OdePairs(Making):
       clip: size of a shot's latents.
       steps: network calls of a trajectory, each twice with guidance.
       guidance: how far past the negative prompt to go; 1 is no guidance.
+      history_guidance: whether to lead away from shots without their history too.
       negative: the negative prompt; `None` is a caption of zeros, as dropped ones are.
       policy: which frames of earlier shots are seen.
       compute: how networks compute.
@@ -69,6 +76,7 @@ class OdePairs(Making):
     clip: ClipShape
     steps: int = 50
     guidance: float = 6.0
+    history_guidance: bool = False
     negative: str | None = None
     policy: ContextPolicy = "anchor"
     compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
@@ -80,6 +88,7 @@ class OdePairs(Making):
             steps=self.steps,
             shift=self.rollout.shift,
             guidance=self.guidance,
+            history_guidance=self.history_guidance,
             keep=kept_steps(self.rollout.steps, self.steps),
         )
 
@@ -143,32 +152,39 @@ class OdePairs(Making):
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
-        scene = scene_of(
-            networks["dit"], self.dit, excerpt(batch, text), unprompted, shape[0], compute
-        )
-        velocity = guided_velocity(networks["dit"], self.dit, scene, sampling.guidance, compute)
         noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        sampled = sample_euler(velocity, noise, sampling)
+        given = excerpt(batch, text)
+        sampled = sample_shot(
+            networks["dit"], self.dit, given, unprompted, noise, sampling, compute
+        )
         states = jnp.concatenate([sampled.kept, sampled.x0[None]])
         return jnp.moveaxis(states, 0, 1)
 
 
-def scene_of(
+def sample_shot(
     params: Params,
     config: DiTConfig,
     given: Conditioning,
-    negative: Text,
-    frames: int,
+    negative: Negative,
+    noise: Latents,
+    sampling: SampleConfig,
     compute: Compute,
-) -> Scene:
-    """What the sampler is told of a shot of `frames` latent frames."""
-    return Scene(
-        context=given.context,
-        shots=given.shots(frames),
-        captions=given.captions(frames),
-        text=encode_captions(params, config, given.text, compute),
-        negative=encode_captions(params, config, negative, compute),
-    )
+) -> Sampled:
+    """A shot of the teacher's, from its noise."""
+
+    def scene(given: Conditioning) -> Scene:
+        frames = noise.shape[1]
+        return Scene(
+            context=given.context,
+            shots=given.shots(frames),
+            captions=given.captions(frames),
+            text=encode_captions(params, config, given.text, compute),
+        )
+
+    blank = without_prompt(given, negative, history=sampling.history_guidance)
+    scenes = scene(given), scene(blank)
+    velocity = guided_velocity(params, config, *scenes, sampling.guidance, compute)
+    return sample_euler(velocity, noise, sampling)
 
 
 def kept_steps(levels: Sequence[int], steps: int) -> tuple[int, ...]:

@@ -140,6 +140,7 @@ def test_without_context_nothing_is_compared(judge):
             ("--role", "teacher", "--approximate", "int8-cache"),
             "--approximate is for the student and the role is teacher",
         ),
+        (("--history-guidance",), "--history-guidance is for the teacher"),
         (("--guidance", 3), "--guidance is for the teacher and the role is student"),
         (("--role", "teacher", "--steps", 0), "0 steps make no film"),
     ],

@@ -25,9 +25,9 @@ decode = jax.jit(vae.decode, static_argnames="config")
 encode = jax.jit(vae.encode_images, static_argnames="config")
 
 
-def film(networks, shoot, *scripts, batch=2, negative=None, **how):
+def film(networks, shoot, *scripts, batch=2, negative=None, sample=SAMPLE, **how):
     shoot = dataclasses.replace(shoot, **how)
-    make = teacher_films(networks, shoot, sample=SAMPLE, negative=negative, batch=batch)
+    make = teacher_films(networks, shoot, sample=sample, negative=negative, batch=batch)
     return list(make(scripts))
 
 
@@ -39,9 +39,10 @@ def by_hand(params, config, context, context_shots, text, noise, rope_shot):
         shots=jnp.stack([*context_shots, rope_shot, rope_shot])[None],
         captions=jnp.asarray([[0, 1, 2, 3, 3]]),
         text=encode_captions(params, config, text),
-        negative=encode_captions(params, config, jnp.zeros_like(text[:, :1])),
     )
-    return sample_euler(guided_velocity(params, config, scene, 3.0), noise, SAMPLE).x0
+    nothing = encode_captions(params, config, jnp.zeros_like(text[:, :1]))
+    blank = dataclasses.replace(scene, text=nothing)
+    return sample_euler(guided_velocity(params, config, scene, blank, 3.0), noise, SAMPLE).x0
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,13 @@ def test_without_context_a_shot_does_not_know_what_came_before(networks, shoot, 
 def test_a_negative_prompt_takes_the_place_of_zeros(networks, shoot, script, made):
     [guided] = film(networks, shoot, script, negative="ugly")
     assert np.any(guided[0] != made[0])
+
+
+def test_history_guides_only_where_there_is_some(networks, shoot, script, made):
+    sample = dataclasses.replace(SAMPLE, history_guidance=True)
+    [guided] = film(networks, shoot, script, sample=sample)
+    np.testing.assert_array_equal(guided[0], made[0])
+    assert np.any(guided[1] != made[1])
 
 
 @pytest.mark.parametrize(

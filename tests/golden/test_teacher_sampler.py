@@ -1,3 +1,4 @@
+import dataclasses
 import re
 
 import jax
@@ -32,12 +33,12 @@ def test_guided_euler_steps(golden, dit_params, dit_config, agree, film_toleranc
         shots=shots,
         captions=shots,
         text=text,
-        negative=negative,
     )
+    blank = dataclasses.replace(scene, text=negative)
 
     @jax.jit
     def sample(params, noise):
-        velocity = guided_velocity(params, dit_config, scene, config.guidance)
+        velocity = guided_velocity(params, dit_config, scene, blank, config.guidance)
         return sample_euler(velocity, noise, config)
 
     sampled = sample(dit_params, ours(recorded["noise"]))

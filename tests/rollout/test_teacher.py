@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,8 +96,9 @@ def test_guidance_mixes_two_answers_and_one_is_the_captions_alone(networks):
     context, x_t = (jax.random.normal(jax.random.key(n), (1, n, 4, 6, 4)) for n in (2, 3))
 
     def answer(guidance, text):
-        scene = Scene(context=context, shots=shots, captions=shots, text=text, negative=negative)
-        velocity = guided_velocity(networks.dit, config, scene, guidance)
+        scene = Scene(context=context, shots=shots, captions=shots, text=text)
+        blank = dataclasses.replace(scene, text=negative)
+        velocity = guided_velocity(networks.dit, config, scene, blank, guidance)
         return jax.jit(velocity)(x_t, jnp.asarray(500.0))
 
     prompted, unprompted = answer(1.0, captions), answer(1.0, negative)

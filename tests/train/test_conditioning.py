@@ -13,6 +13,7 @@ from shotstream_jax.train.conditioning import (
     draw_dropout,
     drop,
     predict_velocity,
+    without_prompt,
 )
 
 FRAMES = 3
@@ -49,6 +50,17 @@ def test_every_frame_has_a_shot_and_a_caption(third_and_first):
 def test_first_shot_is_numbered_as_when_filming():
     story = Story(title="t", shots=(Shot(caption="a"),), defaults=Defaults())
     assert plan_shot(story, 0).rope_shot == FIRST_SHOT
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_a_negative_prompt_is_read_by_all_and_takes_history_along(third_and_first, history):
+    negative = jnp.full((1, 1, 5, 8), 7.0)
+    blank = without_prompt(third_and_first, negative, history=history)
+    np.testing.assert_array_equal(blank.text, jnp.full((2, 1, 5, 8), 7.0))
+    assert blank.context.any() != history
+    assert blank.shots(FRAMES)[0].tolist() == drawn(
+        "0 0 0 0 0 0 | 1 1 1" if history else "0 0 0 1 1 1 | 2 2 2"
+    )
 
 
 def test_dropped_context_makes_a_first_shot_of_its_own_caption(third_and_first):

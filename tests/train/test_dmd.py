@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.train.conditioning import without_prompt
 from shotstream_jax.train.dmd import (
     DMDConfig,
     GeneratorDraw,
@@ -84,6 +85,17 @@ def test_guidance_goes_away_from_the_negative_prompt(
     told = dataclasses.replace(given, text=jnp.broadcast_to(negative, given.text.shape))
     same = direct(latents, scores=agreeing, given=told, draw=draw)
     np.testing.assert_allclose(same, 0, atol=1e-5)
+
+
+def test_guidance_by_history_goes_away_from_shots_without_any(
+    film_of_four, latents, agreeing, negative, draw
+):
+    direct = direction_program(film_of_four, negative, DMDConfig(history_guidance=True))
+    told = without_prompt(film_of_four.given, negative)
+    away = direct(latents, scores=agreeing, given=told, draw=draw)
+    has_history = told.context.any(axis=(1, 2, 3, 4))
+    assert 0 < has_history.sum() < len(has_history)
+    np.testing.assert_array_equal(jnp.abs(away).max(axis=(1, 2, 3, 4)) > 1e-3, has_history)
 
 
 def test_every_sample_has_its_own_timestep_and_scale(film_of_four, direct, latents, scores, draw):
