@@ -1,7 +1,8 @@
 """Attention: one function, one backend a platform.
 
     attend(q, k, v)                 every query sees every key
-    attend(q, k, v, kv_length)      every query sees the first `kv_length` keys
+    attend(q, k, v, count)          every query sees the first `count` keys
+    attend(q, k, v, prefix)         the same; which of a few counts it is, is known when run
 
 Nothing else is needed: the cache is laid out so that what may be seen is a prefix, and block
 causality is a loop over prefixes (`attend_levels`). Softmax is float32 in every backend.
@@ -9,50 +10,72 @@ causality is a loop over prefixes (`attend_levels`). Softmax is float32 in every
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import Mesh, PartitionSpec
 
 from shotstream_jax.models.compute import AttentionBackend
-from shotstream_jax.typing import Array, Float, Int
+from shotstream_jax.models.splash import splash
+from shotstream_jax.pytree import pytree, static
+from shotstream_jax.typing import Array, Float, Index
 
 Queries = Float[Array, "batch query head head_dim"]
 Keys = Float[Array, "batch key head head_dim"]
-Length = Int[Array, ""] | int | None
-Attention = Callable[[Queries, Keys, Keys, Length], Queries]
+
+
+@pytree
+class Prefix:
+    """How many keys are seen: one of a few counts, chosen when run.
+
+    Seven chunks of a shot are seven counts in one program, a branch each where a kernel would
+    otherwise compute every key only to mask it. cuDNN stops at a count by itself.
+
+    Attributes:
+      which: place in `counts`.
+      counts: all there are.
+    """
+
+    which: Index
+    counts: tuple[int, ...] = static()
+
+    @property
+    def count(self) -> Index:
+        """The chosen one."""
+        known = isinstance(self.which, int)
+        return self.counts[self.which] if known else jnp.asarray(self.counts)[self.which]
+
+
+Attention = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
 
 _XLA_LOGITS = 1 << 26
 """Attention logits that the XLA backend holds at once; longer queries go in pieces."""
-
-_SPLASH_KEYS = 512
-"""Keys in one tile of the TPU kernel."""
 
 
 def attend(
     q: Queries,
     k: Keys,
     v: Keys,
-    kv_length: Length = None,
+    seen: Prefix | int | None = None,
     *,
     backend: AttentionBackend = "xla",
     mesh: Mesh | None = None,
 ) -> Queries:
-    """Softmax attention over keys, or over their first `kv_length`, scaled by head_dim^-1/2.
+    """Softmax attention over keys, or over the first that are seen, scaled by head_dim^-1/2.
 
     `mesh` are the devices that share the work, which the TPU kernel must be told.
     """
-    if isinstance(kv_length, int):
-        k, v, kv_length = k[:, :kv_length], v[:, :kv_length], None
+    count = seen.count if isinstance(seen, Prefix) else seen
+    if isinstance(count, int):
+        k, v = k[:, :count], v[:, :count]
+    prefix = seen if isinstance(seen, Prefix) and not isinstance(count, int) else None
     match backend:
         case "xla":
-            return _xla_attention(q, k, v, kv_length)
+            return _xla_attention(q, k, v, prefix)
         case "cudnn":
-            return _cudnn_attention(q, k, v, kv_length)
+            return _cudnn_attention(q, k, v, prefix)
         case "splash":
-            return split_over_devices(_splash_attention, mesh)(q, k, v, kv_length)
+            return split_over_devices(_splash_attention, mesh)(q, k, v, prefix)
 
 
 def attend_levels(
@@ -97,11 +120,10 @@ def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
     if mesh is None or mesh.size == 1:
         return kernel
 
-    def on_each(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:
+    def on_each(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
         samples = [axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1]
         holders = math.prod(mesh.shape[axis] for axis in samples)
         spec = PartitionSpec(None if q.shape[0] % holders else tuple(samples), None, "tensor")
-        length = jnp.asarray(k.shape[1] if kv_length is None else kv_length, jnp.int32)
         split = jax.shard_map(
             kernel,
             mesh=mesh,
@@ -109,91 +131,52 @@ def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
             out_specs=spec,
             check_vma=False,
         )
-        return split(q, k, v, length)
+        return split(q, k, v, prefix)
 
     return on_each
 
 
-def _xla_attention(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:
+def _xla_attention(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
     """Plain attention that any platform compiles, long queries in pieces of bounded memory."""
+    if prefix is not None:
+        branches = [
+            lambda q, k, v, count=count: _xla_attention(q, k[:, :count], v[:, :count], None)
+            for count in prefix.counts
+        ]
+        return jax.lax.switch(prefix.which, branches, q, k, v)
     batch, queries, heads, head_dim = q.shape
     pieces = -(-batch * queries * heads * k.shape[1] // _XLA_LOGITS)
     while queries % pieces:
         pieces += 1
     if pieces == 1:
-        return _softmax_attention(q, k, v, kv_length)
+        return _softmax_attention(q, k, v)
     split = q.reshape(batch, pieces, queries // pieces, heads, head_dim).swapaxes(0, 1)
-    mixed = jax.lax.map(lambda piece: _softmax_attention(piece, k, v, kv_length), split)
+    mixed = jax.lax.map(lambda piece: _softmax_attention(piece, k, v), split)
     return mixed.swapaxes(0, 1).reshape(q.shape)
 
 
-def _softmax_attention(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:
+def _softmax_attention(q: Queries, k: Keys, v: Keys) -> Queries:
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-    logits = logits * q.shape[-1] ** -0.5
-    if kv_length is not None:
-        logits = jnp.where(jnp.arange(k.shape[1]) < kv_length, logits, -jnp.inf)
-    weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+    weights = jax.nn.softmax(logits * q.shape[-1] ** -0.5, axis=-1).astype(v.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
-def _cudnn_attention(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:
+def _cudnn_attention(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
     """Flash attention of cuDNN, on NVIDIA GPUs."""
-    if kv_length is None:
+    if prefix is None:
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
     return jax.nn.dot_product_attention(
         q,
         k,
         v,
         query_seq_lengths=jnp.full((q.shape[0],), q.shape[1], jnp.int32),
-        key_value_seq_lengths=jnp.full((q.shape[0],), kv_length, jnp.int32),
+        key_value_seq_lengths=jnp.full((q.shape[0],), prefix.count, jnp.int32),
         implementation="cudnn",
     )
 
 
-def _splash_attention(q: Queries, k: Keys, v: Keys, kv_length: Length) -> Queries:
-    """The Pallas flash kernel for TPU; keys beyond the length are another segment."""
-    queries, keys = q.shape[1], k.shape[1]
-    block_q = _query_block(queries)
-    q, k, v = _pad_tokens(q, block_q), _pad_tokens(k, _SPLASH_KEYS), _pad_tokens(v, _SPLASH_KEYS)
-    kernel = _splash_kernel(q.shape[1], k.shape[1], q.shape[2], block_q)
-    seen = keys if kv_length is None else kv_length
-    segments = splash_attention.SegmentIds(
-        q=jnp.zeros(q.shape[1], jnp.int32),
-        kv=(jnp.arange(k.shape[1]) >= seen).astype(jnp.int32),
-    )
-    scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
-    heads_first = [x.swapaxes(1, 2) for x in (scaled, k, v)]
-    mixed: Array = jax.vmap(kernel, in_axes=(0, 0, 0, None))(*heads_first, segments)
-    return mixed.swapaxes(1, 2)[:, :queries]
-
-
-def _splash_kernel(
-    queries: int, keys: int, heads: int, block_q: int
-) -> Callable[..., Float[Array, "head query head_dim"]]:
-    blocks = splash_attention.BlockSizes(
-        block_q=block_q,
-        block_kv=_SPLASH_KEYS,
-        block_kv_compute=_SPLASH_KEYS,
-        block_q_dkv=block_q,
-        block_kv_dkv=_SPLASH_KEYS,
-        block_kv_dkv_compute=_SPLASH_KEYS,
-        block_q_dq=block_q,
-        block_kv_dq=_SPLASH_KEYS,
-    )
-    everything = splash_attention.FullMask((queries, keys))
-    kernel: Any = splash_attention.make_splash_mha(
-        splash_attention.MultiHeadMask([everything] * heads),
-        block_sizes=blocks,
-        head_shards=1,
-        q_seq_shards=1,
-    )
-    return kernel
-
-
-def _query_block(queries: int) -> int:
-    """The tile of queries (a multiple of 128, up to 1024) that pads least."""
-    return min(range(1024, 0, -128), key=lambda block: -(-queries // block) * block)
-
-
-def _pad_tokens(x: Keys, multiple: int) -> Float[Array, "batch padded head head_dim"]:
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % multiple), (0, 0), (0, 0)))
+def _splash_attention(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
+    """The Pallas flash kernel for TPU."""
+    if prefix is None:
+        return splash(q, k, v, 0, (k.shape[1],))
+    return splash(q, k, v, prefix.which, prefix.counts)

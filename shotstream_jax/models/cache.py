@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from shotstream_jax.models.attention import Prefix
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.quantise import Quantised, quantise
 from shotstream_jax.pytree import pytree, static
@@ -118,11 +119,11 @@ class Place:
 
     Attributes:
       slot: first slot that the chunk's keys take.
-      length: visible slots, the chunk's own included.
+      seen: visible slots, the chunk's own included.
     """
 
     slot: Index
-    length: Index
+    seen: Prefix | int
 
 
 def init_cache(
@@ -162,11 +163,14 @@ def chunk_place(window: Window, frame_tokens: int, chunk: Index) -> Place:
         sink 1  0..   01.   012   032   034   054
     """
     room, sink = window.local // window.chunk, window.sink // window.chunk
-    chunk = jnp.asarray(chunk, jnp.int32)
-    ring = jnp.where(chunk < room, chunk, sink + (chunk - sink) % (room - sink))
-    visible = jnp.minimum(chunk + 1, room)
+    rolled = sink + (chunk - sink) % (room - sink)
+    if isinstance(chunk, int):
+        ring, newest = (chunk, chunk) if chunk < room else (rolled, room - 1)
+    else:
+        ring, newest = jnp.where(chunk < room, chunk, rolled), jnp.minimum(chunk, room - 1)
     tokens, context = window.chunk * frame_tokens, window.context * frame_tokens
-    return Place(slot=context + ring * tokens, length=context + visible * tokens)
+    counts = tuple(context + count * tokens for count in range(1, room + 1))
+    return Place(slot=context + ring * tokens, seen=Prefix(which=newest, counts=counts))
 
 
 def write_context(cache: ShotCache, kv: KeyValue) -> ShotCache:

@@ -64,4 +64,4 @@ def _put(layer: Held | None, kv: KeyValue, place: Place) -> KeyValue:
 
 def _attend_cached(q: Heads, seen: KeyValue, place: Place, compute: Compute) -> Heads:
     how = {"backend": compute.attention, "mesh": compute.mesh}
-    return attend(q, seen.key, seen.value, place.length, **how)
+    return attend(q, seen.key, seen.value, place.seen, **how)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention import attend
+from shotstream_jax.models.attention import Prefix, attend
 from shotstream_jax.models.cache import KeyValue, ShotCache, TextKeys
 from shotstream_jax.models.compute import AttentionBackend, Compute
 from shotstream_jax.models.dit import apply_cached, apply_merged, init_dit
@@ -84,8 +84,10 @@ def _checks(sizes: FilmSizes, key: Any) -> Iterator[Check]:
     ]
     inputs = attention_inputs(sizes, key, jnp.bfloat16)
     for backend in backends:
-        for keys in key_counts(sizes):
-            compare = functools.partial(_attention, inputs, keys, backend)
+        counts = key_counts(sizes)
+        for which, keys in enumerate(counts):
+            prefix = Prefix(which=jnp.int32(which), counts=counts)
+            compare = functools.partial(_attention, inputs, keys, prefix, backend)
             yield f"attention {backend} bfloat16, {keys} keys", KERNEL_TOLERANCE, compare
     for lowering in LOWERINGS:
         decode = functools.partial(_decoding, sizes, key, lowering)
@@ -103,11 +105,11 @@ def _checks(sizes: FilmSizes, key: Any) -> Iterator[Check]:
 
 
 def _attention(
-    inputs: tuple[Array, Array, Array], keys: int, backend: AttentionBackend
+    inputs: tuple[Array, Array, Array], keys: int, prefix: Prefix, backend: AttentionBackend
 ) -> tuple[Array, Array]:
-    """A length into a full cache, against plain attention to just those keys."""
+    """A prefix of a full cache, against plain attention to just those keys."""
     q, k, v = inputs
-    found = attend_jitted(q, k, v, jnp.int32(keys), backend=backend)
+    found = attend_jitted(q, k, v, prefix, backend=backend)
     q, k, v = (x.astype(jnp.float32) for x in (q, k[:, :keys], v[:, :keys]))
     with jax.default_matmul_precision("highest"):
         return found, jax.jit(attend)(q, k, v)

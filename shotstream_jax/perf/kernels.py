@@ -1,7 +1,7 @@
 """The two kernels that films are made of, at the shapes of a film, by every way to compute them.
 
-Attention is measured with a static number of keys (one program for each chunk number) and with a
-length into the whole cache (one program for all), since that is a choice the rollout has to make.
+Attention is measured with a number of keys that is known when compiled (one program for each chunk
+number) and with one that is chosen when run (one program for all, which is what films).
 """
 
 import functools
@@ -11,7 +11,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention import attend
+from shotstream_jax.models.attention import Prefix, attend
 from shotstream_jax.models.compute import AttentionBackend
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.models.vae_conv import Lowering
@@ -83,8 +83,9 @@ Kernel = tuple[dict[str, Any], int, Callable[[], Any]]
 
 def _attention(sizes: FilmSizes) -> Iterator[Kernel]:
     q, k, v = attention_inputs(sizes, jax.random.key(0), sizes.compute.dtype)
+    counts = key_counts(sizes)
     for backend in PLATFORMS:
-        for keys in key_counts(sizes):
+        for which, keys in enumerate(counts):
             flops = 4 * q.shape[1] * keys * sizes.dit.dim
             about = {
                 "kernel": "attention",
@@ -96,10 +97,10 @@ def _attention(sizes: FilmSizes) -> Iterator[Kernel]:
                 "head_dim": sizes.dit.head_dim,
             }
             call = functools.partial(attend_jitted, q, backend=backend)
-            prefix = functools.partial(call, k[:, :keys], v[:, :keys])
-            length = functools.partial(call, k, v, jnp.int32(keys))
-            yield {**about, "keys_known": "when compiled"}, flops, prefix
-            yield {**about, "keys_known": "when run"}, flops, length
+            known = functools.partial(call, k[:, :keys], v[:, :keys])
+            chosen = functools.partial(call, k, v, Prefix(which=jnp.int32(which), counts=counts))
+            yield {**about, "keys_known": "when compiled"}, flops, known
+            yield {**about, "keys_known": "when run"}, flops, chosen
 
 
 def _decoding(sizes: FilmSizes) -> Iterator[Kernel]:

@@ -53,7 +53,7 @@ def denoise_first(
         latents=context.latents,
         timesteps=jnp.zeros((context.shots.shape[0], 1)),
         angles=context_angles(config, context),
-        place=Place(slot=0, length=cache.window.context * cache.frame_tokens),
+        place=Place(slot=0, seen=cache.window.context * cache.frame_tokens),
     )
     numbers = context_numbers(context)
     own = jnp.full(noise.shape[1:3], numbers.shape[1])
@@ -85,7 +85,7 @@ def denoise_next(
     compute: Compute = Compute(),
 ) -> tuple[Latents, ShotCache]:
     """`commit_chunk` of the chunk before, then `denoise_chunk`; the clean pass shares a step's."""
-    before = jnp.asarray(chunk) - 1
+    before = chunk - 1
     earlier = chunk_stretch(config, cache, before, shot, finished, 0.0)
     newest = chunk_stretch(config, cache, chunk, shot, noise[0], _first_timestep(rollout))
     proposal = apply_merged(params, config, cache, earlier, newest, cache.text, compute=compute)

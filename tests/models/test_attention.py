@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas.ops.tpu import splash_attention
 
 from shotstream_jax.models import attention
-from shotstream_jax.models.attention import attend, attend_levels, split_over_devices
+from shotstream_jax.models.attention import Prefix, attend, attend_levels, split_over_devices
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.sharding import make_mesh
 
@@ -27,26 +28,27 @@ def random_qkv(queries=8, keys=8, batch=2):
     return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
 
-@pytest.mark.parametrize("when", [int, jnp.int32], ids=["when compiled", "when run"])
-@pytest.mark.parametrize("length", [1, 5, 8])
-def test_attends_to_a_prefix(length, when):
-    """A length that is known when compiled cuts keys off, one known when run masks them."""
+def prefix_of(count, when=jnp.int32, counts=(1, 5, 7, 8)):
+    return Prefix(which=when(counts.index(count)), counts=counts)
+
+
+@pytest.mark.parametrize("count", [1, 5, 8])
+@pytest.mark.parametrize(
+    "seen",
+    [int, prefix_of, functools.partial(prefix_of, when=int)],
+    ids=["a number", "chosen when run", "chosen when compiled"],
+)
+def test_nothing_beyond_a_prefix_is_read(count, seen):
     q, k, v = random_qkv()
-    seen = softmax_attention(q, k, v, np.arange(8) < length)
-    np.testing.assert_allclose(attend(q, k, v, when(length)), seen, atol=2e-6)
+    visible = np.arange(8) < count
+    unread = jnp.where(visible[:, None, None], 0, jnp.nan)
+    found = attend(q, k + unread, v + unread, seen(count))
+    np.testing.assert_allclose(found, softmax_attention(q, k, v, visible), atol=2e-6)
 
 
-def test_attends_to_everything_without_a_length():
+def test_attends_to_everything_if_nothing_is_said():
     q, k, v = random_qkv()
     np.testing.assert_allclose(attend(q, k, v), softmax_attention(q, k, v, True), atol=2e-6)
-
-
-def test_keys_beyond_the_length_cannot_matter():
-    q, k, v = random_qkv()
-    length = jnp.int32(5)
-    garbage = jnp.arange(8)[None, :, None, None] >= length
-    changed = attend(q, jnp.where(garbage, 1e4, k), jnp.where(garbage, -1e4, v), length)
-    np.testing.assert_array_equal(changed, attend(q, k, v, length))
 
 
 def test_levels_are_the_drawing_in_the_docstring():
@@ -64,19 +66,20 @@ def test_levels_that_do_not_add_up_are_refused():
         attend_levels(*random_qkv(), [2, 3])
 
 
-@pytest.mark.parametrize("length", [None, 5])
-def test_a_kernel_on_many_devices_is_the_kernel(length):
+@pytest.mark.parametrize("seen", ["None", "Prefix(which=jax.numpy.int32(1), counts=(2, 5, 8))"])
+def test_a_kernel_on_many_devices_is_the_kernel(seen):
     script = f"""
 import jax, numpy as np
-from shotstream_jax.models.attention import attend, split_over_devices
+from shotstream_jax.models.attention import Prefix, attend, split_over_devices
 from shotstream_jax.sharding import make_mesh
+seen = {seen}
 keys = jax.random.split(jax.random.key(0), 3)
 q, k, v = (jax.random.normal(key, (batch, 8, 4, 16)) for key, batch in zip(keys, (2, 2, 2)))
 for sizes in (dict(tensor=4), dict(fsdp=2, tensor=4), dict(data=2, fsdp=2, tensor=2)):
     mesh = make_mesh(jax.devices()[: np.prod(list(sizes.values()))], **sizes)
-    split = jax.jit(split_over_devices(attend, mesh))(q, k, v, {length})
+    split = jax.jit(split_over_devices(attend, mesh))(q, k, v, seen)
     assert len(split.sharding.device_set) == mesh.size
-    np.testing.assert_allclose(split, attend(q, k, v, {length}), atol=1e-6)
+    np.testing.assert_allclose(split, attend(q, k, v, seen), atol=1e-6)
 """
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     environment = {**os.environ, **flags}
@@ -106,10 +109,10 @@ def test_the_fast_way_of_a_platform(head_dim, dtype, platform, backend):
 
 def test_long_queries_in_pieces_equal_all_at_once(monkeypatch):
     q, k, v = random_qkv(queries=12)
-    length = jnp.int32(7)
-    whole = attend(q, k, v, length)
+    prefix = prefix_of(7)
+    whole = attend(q, k, v, prefix)
     monkeypatch.setattr(attention, "_XLA_LOGITS", 2 * 3 * 8 * 5)
-    np.testing.assert_allclose(attend(q, k, v, length), whole, atol=1e-6)
+    np.testing.assert_allclose(attend(q, k, v, prefix), whole, atol=1e-6)
 
 
 def test_bfloat16_stays_near_float32():
@@ -120,16 +123,27 @@ def test_bfloat16_stays_near_float32():
 
 
 @pytest.mark.parametrize(
-    ("queries", "keys", "length"), [(200, 700, None), (200, 700, 513), (8, 40, 1)]
+    ("queries", "keys", "seen"),
+    [
+        (200, 700, None),
+        (200, 1100, prefix_of(513, counts=(200, 513, 1100))),
+        (8, 40, prefix_of(1, counts=(1, 40))),
+    ],
 )
-def test_tpu_kernel_equals_plain_attention(monkeypatch, queries, keys, length):
-    """The Pallas kernel, interpreted: odd sizes are padded, keys beyond the length unseen."""
-    make = attention.splash_attention.make_splash_mha
+def test_tpu_kernel_equals_plain_attention(monkeypatch, queries, keys, seen):
+    """The Pallas kernel, interpreted: odd sizes are padded, unseen keys change and hear nothing."""
+    make = splash_attention.make_splash_mha
     monkeypatch.setattr(
-        attention.splash_attention, "make_splash_mha", functools.partial(make, interpret=True)
+        splash_attention, "make_splash_mha", functools.partial(make, interpret=True)
     )
     shapes = [(2, queries, 2, 128), (2, keys, 2, 128), (2, keys, 2, 128)]
     q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
-    # A length that is known would only cut keys off, for kernel and reference alike.
-    mixed = attend(q, k, v, None if length is None else jnp.int32(length), backend="splash")
-    np.testing.assert_allclose(mixed, attend(q, k, v, length), atol=2e-5)
+
+    def mixed(backend, q, k, v):
+        return attend(q, k, v, seen, backend=backend)
+
+    found, back = jax.vjp(functools.partial(mixed, "splash"), q, k, v)
+    expected, back_expected = jax.vjp(functools.partial(mixed, "xla"), q, k, v)
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    for one, other in zip(back(expected), back_expected(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
