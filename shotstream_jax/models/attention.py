@@ -29,7 +29,8 @@ class Prefix:
     """How many keys are seen: one of a few counts, chosen when run.
 
     Seven chunks of a shot are seven counts in one program, a branch each where a kernel would
-    otherwise compute every key only to mask it. cuDNN stops at a count by itself.
+    otherwise compute every key only to mask it. cuDNN is told the count when it runs; a GPU's
+    branches would be chosen by the host.
 
     Attributes:
       which: place in `counts`.
