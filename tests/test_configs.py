@@ -74,8 +74,8 @@ def test_a_full_size_step_lowers_without_weights(path):
     if isinstance(training, Making):
         return
     assert isinstance(training, TransformerTraining)
-    stage = training.stage()
     mesh = make_mesh(jax.devices()[:1])
+    stage = training.stage(mesh)
     programs = build_programs(stage, training, mesh)
     frozen = {name: weights.shapes for name, weights in stage.frozen.items()}
     for step in programs.steps.values():

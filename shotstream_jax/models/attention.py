@@ -124,7 +124,11 @@ def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
     def on_each(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
         samples = [axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1]
         holders = math.prod(mesh.shape[axis] for axis in samples)
-        spec = PartitionSpec(None if q.shape[0] % holders else tuple(samples), None, "tensor")
+        spec = PartitionSpec(
+            None if q.shape[0] % holders else tuple(samples),
+            None,
+            None if q.shape[2] % mesh.shape["tensor"] else "tensor",
+        )
         split = jax.shard_map(
             kernel,
             mesh=mesh,

@@ -17,7 +17,7 @@ def training_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
       ValueError: sizes that do not fit together, a batch that does not divide over the mesh, or a
         stage whose batches differ in shape from one step to another.
     """
-    stage = training.stage()
+    stage = training.stage(mesh)
     if stage.batch_shapes is None:
         raise ValueError(
             f"The batches of {type(training).__name__} have no one shape; plan another stage."

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
@@ -22,6 +23,7 @@ from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
 from shotstream_jax.data.tokenizer import Tokenizer, word_tokenizer
 from shotstream_jax.data.transforms import OneShot
 from shotstream_jax.data.world.captions import VOCABULARY
+from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
@@ -57,13 +59,18 @@ class BaseTraining(TransformerTraining):
 
     STAGE: ClassVar = "base"
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
 
         Raises:
           ValueError: sizes that do not fit together.
         """
-        objective = Objective(loss=self._loss, optimizer=self.optimizer, accumulate=self.accumulate)
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        objective = Objective(
+            loss=functools.partial(self._loss, compute),
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+        )
         init = functools.partial(init_base, dit=self.dit, text=self.text)
         return Stage(
             objectives={"base": objective},
@@ -83,7 +90,13 @@ class BaseTraining(TransformerTraining):
         return word_tokenizer(VOCABULARY, self.dit.text_tokens)
 
     def _loss(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+        self,
+        compute: Compute,
+        params: Any,
+        networks: Networks,
+        batch: Batch,
+        chance: Chance,
+        carry: Any,
     ) -> tuple[Float[Array, ""], Report]:
         del networks, carry
         clip = one_shot(batch, self.read(params["text"], batch))
@@ -96,7 +109,7 @@ class BaseTraining(TransformerTraining):
             dataclasses.replace(clip, given=drop(clip.given, dropout)),
             draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
-            compute=self.compute.compute(),
+            compute=compute,
         )
         return loss, Report(metrics={"error": errors.mean()})
 

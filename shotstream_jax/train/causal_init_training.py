@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shotstream_jax.data.shards import ShardReader
 from shotstream_jax.data.transforms import Sample
+from shotstream_jax.models.compute import Compute
 from shotstream_jax.train.causal_init import OdePair, causal_init_loss, draw_levels
 from shotstream_jax.train.conditioning import draw_dropout, drop
 from shotstream_jax.train.material import excerpt, split_chance
@@ -41,26 +43,30 @@ class CausalInitTraining(TransformerTraining):
 
     STAGE: ClassVar = "causal_init"
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
 
         Raises:
           ValueError: sizes that do not fit together.
         """
-        objective = Objective(loss=self._loss, optimizer=self.optimizer, accumulate=self.accumulate)
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        objective = Objective(
+            loss=functools.partial(self._loss, compute),
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+        )
         start = network_weights(self.teacher, "dit", self.dit, made_by=("teacher",))
-        frozen_dtype = self.compute.compute().dtype
         states = len(self.rollout.steps) + 1
         shapes = {name: shape for name, shape in self.excerpt_shapes().items() if name != "target"}
         return Stage(
             objectives={"generator": objective},
             weights={"generator": start},
-            frozen={"text": network_weights(self.teacher, "text", self.text, dtype=frozen_dtype)},
+            frozen={"text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
             batch_shapes={**shapes, "trajectory": self.latents_shape(states)},
             turn=lambda step: "generator",
             candidate=lambda: self.candidate(
-                "student", self.teacher, lambda networks: networks["generator"]
+                "student", self.teacher, lambda networks: networks["generator"], compute
             ),
             finish=functools.partial(self.export, self.teacher, "generator"),
         )
@@ -76,7 +82,13 @@ class CausalInitTraining(TransformerTraining):
         return self.loader(pairs, _single_precision)
 
     def _loss(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+        self,
+        compute: Compute,
+        params: Any,
+        networks: Networks,
+        batch: Batch,
+        chance: Chance,
+        carry: Any,
     ) -> tuple[Float[Array, ""], Report]:
         del carry
         text = jax.lax.stop_gradient(self.read(networks["text"], batch))
@@ -91,7 +103,7 @@ class CausalInitTraining(TransformerTraining):
             pair,
             levels,
             rollout=self.rollout,
-            compute=self.compute.compute(),
+            compute=compute,
         )
         by_level = {
             f"error_{level}": jnp.sum(errors * (levels == place))

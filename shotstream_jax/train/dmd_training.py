@@ -14,10 +14,12 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.transforms import Excerpt, Sample, Tokenize, Transform
+from shotstream_jax.models.compute import Compute
 from shotstream_jax.story import ContextPolicy
 from shotstream_jax.train.conditioning import Conditioning, draw_dropout, drop
 from shotstream_jax.train.dmd import (
@@ -91,6 +93,7 @@ class DistillationTraining(TransformerTraining):
 
     def shoot(
         self,
+        compute: Compute,
         params: Params,
         networks: Networks,
         batch: Batch,
@@ -113,12 +116,13 @@ class DistillationTraining(TransformerTraining):
             draw,
             forcing=self.forcing,
             dmd=self.dmd,
-            compute=self.compute.compute(),
+            compute=compute,
         )
         return loss, report.take, {"push": report.push}
 
     def judge(
         self,
+        compute: Compute,
         params: Params,
         networks: Networks,
         given: Conditioning,
@@ -126,7 +130,6 @@ class DistillationTraining(TransformerTraining):
     ) -> tuple[Float[Array, ""], Take]:
         """The critic's loss on one shot of the generator's, and the take."""
         rollout_keys, score_keys = split_chance(chance.samples, 2)
-        compute = self.compute.compute()
         draw = draw_rollout(chance.step, rollout_keys, self.latent_shape, self.rollout)
         generator = networks["generator"]
         take = film(generator, self.dit, given, draw, forcing=self.forcing, compute=compute)
@@ -147,7 +150,7 @@ class DistillationTraining(TransformerTraining):
 
     def frozen_weights(self) -> dict[str, Weights]:
         """The teacher as the real score, and the text encoder."""
-        dtype = self.compute.compute().dtype
+        dtype = self.compute.format
         return {
             "real_score": self._teacher(dtype),
             "text": network_weights(self.teacher, "text", self.text, dtype=dtype),
@@ -199,14 +202,16 @@ class IntraShotTraining(DistillationTraining):
 
     STAGE: ClassVar = "dmd_intra"
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
 
         Raises:
           ValueError: sizes that do not fit together.
         """
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        losses = (functools.partial(loss, compute) for loss in (self._generator, self._critic))
         return Stage(
-            objectives=self.objectives(self._generator, self._critic),
+            objectives=self.objectives(*losses),
             weights={
                 "generator": self.generator_start("causal_init", "teacher"),
                 **self.scores_start(),
@@ -216,7 +221,7 @@ class IntraShotTraining(DistillationTraining):
             batch_shapes={**self.excerpt_shapes(), **self.negative_shapes()},
             turn=self.turn,
             candidate=lambda: self.candidate(
-                "student", self.teacher, lambda networks: networks["generator"]
+                "student", self.teacher, lambda networks: networks["generator"], compute
             ),
             finish=functools.partial(self.export, self.teacher, "generator"),
         )
@@ -230,19 +235,31 @@ class IntraShotTraining(DistillationTraining):
         return self.loader(films, self.with_negative(tokenize, excerpts))
 
     def _generator(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+        self,
+        compute: Compute,
+        params: Any,
+        networks: Networks,
+        batch: Batch,
+        chance: Chance,
+        carry: Any,
     ) -> tuple[Float[Array, ""], Report]:
         del carry
         given, chance = self._given(networks, batch, chance)
-        loss, _, metrics = self.shoot(params, networks, batch, given, chance)
+        loss, _, metrics = self.shoot(compute, params, networks, batch, given, chance)
         return loss, Report(metrics=metrics)
 
     def _critic(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+        self,
+        compute: Compute,
+        params: Any,
+        networks: Networks,
+        batch: Batch,
+        chance: Chance,
+        carry: Any,
     ) -> tuple[Float[Array, ""], Report]:
         del carry
         given, chance = self._given(networks, batch, chance)
-        loss, _ = self.judge(params, networks, given, chance)
+        loss, _ = self.judge(compute, params, networks, given, chance)
         return loss, Report(metrics={})
 
     def _given(

@@ -24,9 +24,11 @@ from typing import Any, ClassVar, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shotstream_jax.data.latent_films import LatentFilms, reference_frames
 from shotstream_jax.data.transforms import Captions, Sample
+from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.vae import decode, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
@@ -82,7 +84,7 @@ class InterShotTraining(DistillationTraining):
 
     STAGE: ClassVar = "dmd_inter"
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
 
         Raises:
@@ -95,7 +97,8 @@ class InterShotTraining(DistillationTraining):
                 "common divisor: some shots would never train it; change ratio or captions."
             )
         vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
-        story = _Story(self, vae)
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        story = _Story(self, vae, compute)
         whole = {
             "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
             **self.scores_start(),
@@ -118,7 +121,10 @@ class InterShotTraining(DistillationTraining):
             carry=self.latents_shape(self.captions, frames=len(story.frames)),
             turn=self.turn,
             candidate=lambda: self.candidate(
-                "student", self.generator, jax.jit(functools.partial(self.whole, name="generator"))
+                "student",
+                self.generator,
+                jax.jit(functools.partial(self.whole, name="generator")),
+                compute,
             ),
             finish=self._finish,
         )
@@ -190,8 +196,8 @@ class ShotByShot:
 class _Story:
     """The losses of a shot in its story: what is handed in, and what is handed on."""
 
-    def __init__(self, training: InterShotTraining, vae: VAEConfig) -> None:
-        self._training, self._vae = training, vae
+    def __init__(self, training: InterShotTraining, vae: VAEConfig, compute: Compute) -> None:
+        self._training, self._vae, self._compute = training, vae, compute
         video_frames = vae.video_frames(training.clip.frames)
         budget = training.rollout.window.context
         self.frames = reference_frames(video_frames, budget)
@@ -213,7 +219,7 @@ class _Story:
         networks = {**networks, "fake_score": training.whole(networks, "fake_score")}
         given, chance = self._given(networks, batch, chance, carry)
         whole = training.whole({**networks, "generator": params}, "generator")
-        loss, take, metrics = training.shoot(whole, networks, batch, given, chance)
+        loss, take, metrics = training.shoot(self._compute, whole, networks, batch, given, chance)
         return loss, Report(metrics=metrics, carry=self._remember(networks, batch, carry, take))
 
     def critic(
@@ -224,7 +230,7 @@ class _Story:
         networks = {**networks, "generator": training.whole(networks, "generator")}
         given, chance = self._given(networks, batch, chance, carry)
         whole = training.whole({**networks, "fake_score": params}, "fake_score")
-        loss, take = training.judge(whole, networks, given, chance)
+        loss, take = training.judge(self._compute, whole, networks, given, chance)
         return loss, Report(metrics={}, carry=self._remember(networks, batch, carry, take))
 
     def _given(

@@ -20,12 +20,19 @@ from types import FrameType
 from typing import Any, Literal
 
 import jax
+from jax.sharding import Mesh
 
 from shotstream_jax.train.checkpoint import Store
 from shotstream_jax.train.dump import write_dump
 from shotstream_jax.train.metrics import Board, Interval, Journal, Record
 from shotstream_jax.train.objective import Batch
-from shotstream_jax.train.programs import build_programs, first_state, load_frozen, place_batch
+from shotstream_jax.train.programs import (
+    build_programs,
+    first_state,
+    load_frozen,
+    mesh_of,
+    place_batch,
+)
 from shotstream_jax.train.run_folder import (
     EXPORT,
     VALIDATION,
@@ -114,9 +121,10 @@ def train(
         networks that are not good enough for the next stage.
       OSError: files that cannot be read or written.
     """
-    stage = training.stage()
+    mesh = mesh_of(training.mesh)
+    stage = training.stage(mesh)
     with opened(training, existing) as folder, stop_signals() as stop:
-        run = _Run(training, stage, folder, watch, look)
+        run = _Run(training, stage, mesh, folder, watch, look)
         try:
             while run.step < training.steps and not stop and run.dump is None:
                 run.advance()
@@ -138,6 +146,7 @@ class _Run:
         self,
         training: Training,
         stage: Stage,
+        mesh: Mesh,
         folder: pathlib.Path,
         watch: Watch,
         look: Look | None,
@@ -145,7 +154,7 @@ class _Run:
         self._training, self._stage, self._folder, self._watch = training, stage, folder, watch
         self._look = look
         self._candidate = stage.candidate() if look and stage.candidate else None
-        self._programs = build_programs(stage, training)
+        self._programs = build_programs(stage, training, mesh)
         self._store = Store(folder, training.keep)
         self._batches = stage.batches()
         restored = self._store.restore(

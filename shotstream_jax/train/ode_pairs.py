@@ -103,11 +103,12 @@ class OdePairs(Making):
         films = LatentFilms(self.latents)
         shape = (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
         check_clip(films.facts, shape, self.latents)
-        mesh, dtype = mesh_of(self.mesh), self.compute.compute().dtype
-        given = {"dtype": dtype, "made_by": ("teacher",)}
+        mesh = mesh_of(self.mesh)
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        given = {"dtype": compute.dtype, "made_by": ("teacher",)}
         weights = {
             "dit": network_weights(self.teacher, "dit", self.dit, **given),
-            "text": network_weights(self.teacher, "text", self.text, dtype=dtype),
+            "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
         }
         networks = {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
         tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.dit.text_tokens)
@@ -115,7 +116,7 @@ class OdePairs(Making):
             tokenizer.tokenize, budget=self.rollout.window.context, policy=self.policy
         )
         negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
-        sample = jax.jit(functools.partial(self._sample, sampling=sampling, shape=shape))
+        sample = jax.jit(functools.partial(self._sample, compute, sampling=sampling, shape=shape))
 
         def make(numbers: Sequence[int]) -> Arrays:
             rows = [self._draw(films, transform, number) for number in numbers]
@@ -136,6 +137,7 @@ class OdePairs(Making):
 
     def _sample(
         self,
+        compute: Compute,
         networks: Mapping[str, Params],
         batch: Batch,
         keys: Key[Array, " batch"],
@@ -144,7 +146,6 @@ class OdePairs(Making):
         sampling: SampleConfig,
         shape: tuple[int, ...],
     ) -> Float[Array, "batch level target_frame row col chan"]:
-        compute = self.compute.compute()
         reading = {"text_tokens": self.dit.text_tokens, "dtype": compute.dtype}
         text = read_text(networks["text"], self.text, batch, **reading)
         if negative:

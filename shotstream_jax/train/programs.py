@@ -36,8 +36,8 @@ class Programs:
     steps: Mapping[str, TrainStep]
 
 
-def build_programs(stage: Stage, training: Training, mesh: Mesh | None = None) -> Programs:
-    """The programs of a stage, on all devices unless a mesh is given.
+def build_programs(stage: Stage, training: Training, mesh: Mesh) -> Programs:
+    """The programs of a stage, on the devices that it was bound for.
 
     Raises:
       ValueError: networks without an objective, or a mesh that does not fit the devices.
@@ -47,7 +47,6 @@ def build_programs(stage: Stage, training: Training, mesh: Mesh | None = None) -
             f"There are objectives for {', '.join(stage.objectives)} and weights of "
             f"{', '.join(stage.weights)}; give both for every network that learns."
         )
-    mesh = mesh_of(training.mesh) if mesh is None else mesh
     shapes = jax.eval_shape(
         lambda params: init_state(params, stage.objectives, training.seed, stage.carry),
         {name: weights.shapes for name, weights in stage.weights.items()},

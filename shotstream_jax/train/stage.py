@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import jax
+from jax.sharding import Mesh
 
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.train.objective import Batch, Networks, Objective
@@ -179,8 +180,8 @@ class Training(abc.ABC):
                 raise ValueError(f"{name} is {getattr(self, name)} and must be 1 or more.")
 
     @abc.abstractmethod
-    def stage(self) -> Stage:
-        """Bind everything that the loop calls.
+    def stage(self, mesh: Mesh) -> Stage:
+        """Bind everything that the loop calls, for programs on some devices.
 
         Raises:
           ValueError: settings, data or checkpoints that do not fit together.

@@ -6,9 +6,11 @@ import pathlib
 from typing import Any, ClassVar
 
 import jax
+from jax.sharding import Mesh
 
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.models.compute import Compute
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.story import ContextCaptions, ContextPolicy
 from shotstream_jax.train.conditioning import draw_dropout, drop
@@ -49,28 +51,28 @@ class TeacherTraining(TransformerTraining):
 
     STAGE: ClassVar = "teacher"
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
 
         Raises:
           ValueError: sizes that do not fit together.
         """
+        compute = self.compute.on(mesh, self.dit.head_dim)
         objective = Objective(
-            loss=self._loss,
+            loss=functools.partial(self._loss, compute),
             optimizer=self.optimizer,
             accumulate=self.accumulate,
             trainable=functools.partial(trainable_mask, which=self.trainable),
         )
-        frozen_dtype = self.compute.compute().dtype
         return Stage(
             objectives={"teacher": objective},
             weights={"teacher": network_weights(self.start, "dit", self.dit)},
-            frozen={"text": network_weights(self.start, "text", self.text, dtype=frozen_dtype)},
+            frozen={"text": network_weights(self.start, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
             batch_shapes=self.excerpt_shapes(),
             turn=lambda step: "teacher",
             candidate=lambda: self.candidate(
-                "teacher", self.start, lambda networks: networks["teacher"]
+                "teacher", self.start, lambda networks: networks["teacher"], compute
             ),
             finish=functools.partial(self.export, self.start, "teacher"),
         )
@@ -86,7 +88,13 @@ class TeacherTraining(TransformerTraining):
         return self.loader(films, excerpts)
 
     def _loss(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
+        self,
+        compute: Compute,
+        params: Any,
+        networks: Networks,
+        batch: Batch,
+        chance: Chance,
+        carry: Any,
     ) -> tuple[Float[Array, ""], Report]:
         del carry
         text = jax.lax.stop_gradient(self.read(networks["text"], batch))
@@ -99,6 +107,6 @@ class TeacherTraining(TransformerTraining):
             Clip(given=drop(excerpt(batch, text), dropout), latents=batch["target"]),
             draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
-            compute=self.compute.compute(),
+            compute=compute,
         )
         return loss, Report(metrics={"error": errors.mean()})

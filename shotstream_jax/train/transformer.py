@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import TOKENIZER, load_network
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.data.transforms import Transform
-from shotstream_jax.models.compute import AttentionBackend, Compute, Remat
+from shotstream_jax.models.compute import AttentionBackend, Compute, Remat, default_compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
@@ -49,17 +50,24 @@ class ComputeConfig:
 
     Attributes:
       dtype: format of activations, and of parameters that are only looked at.
-      attention: backend of attention.
+      attention: backend of attention; the fast one of the devices if not said.
       remat: what the backward pass computes again.
     """
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    attention: AttentionBackend = "xla"
+    attention: AttentionBackend | None = None
     remat: Remat = "full"
 
-    def compute(self) -> Compute:
-        """The same, as networks take it."""
-        return Compute(dtype=_DTYPES[self.dtype], attention=self.attention, remat=self.remat)
+    @property
+    def format(self) -> Any:
+        """The dtype."""
+        return _DTYPES[self.dtype]
+
+    def on(self, mesh: Mesh, head_dim: int) -> Compute:
+        """The same, as networks with such heads take it on some devices."""
+        fast = default_compute(head_dim, self.format, mesh.devices.flat[0].platform, mesh)
+        attention = fast.attention if self.attention is None else self.attention
+        return dataclasses.replace(fast, attention=attention, remat=self.remat)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -130,8 +138,8 @@ class TransformerTraining(Training):
 
     def read(self, text: Any, batch: Batch) -> Text:
         """The encoded captions of a batch, by the text encoder's parameters."""
-        dtype = _DTYPES[self.compute.dtype]
-        return read_text(text, self.text, batch, text_tokens=self.dit.text_tokens, dtype=dtype)
+        how = {"text_tokens": self.dit.text_tokens, "dtype": self.compute.format}
+        return read_text(text, self.text, batch, **how)
 
     def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
         """The tokenizer of a checkpoint, for captions as long as the transformer reads.
@@ -153,7 +161,11 @@ class TransformerTraining(Training):
         return iter(make_loader([films], transform, config))
 
     def candidate(
-        self, role: Role, source: pathlib.Path, transformer: Callable[[Networks], Params]
+        self,
+        role: Role,
+        source: pathlib.Path,
+        transformer: Callable[[Networks], Params],
+        compute: Compute,
     ) -> Candidate:
         """The model that the transformer makes with the other networks of a checkpoint.
 
@@ -161,7 +173,6 @@ class TransformerTraining(Training):
           FileNotFoundError: no checkpoint, or one without a tokenizer.
         """
         vae = stored_config(source, "vae", VAEConfig)
-        compute = self.compute.compute()
         encode_text = text_encoder_fn(
             load_network(source, "text", dtype=compute.dtype),
             self.text,

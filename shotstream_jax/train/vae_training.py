@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.sources import WorldSource
@@ -81,7 +82,7 @@ class VAETraining(Training):
 
     MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"looked_at", "judged", "gate"}
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
 
         Raises:

@@ -9,9 +9,11 @@ import jax
 import pytest
 
 from shotstream_jax.cli.plan import PlanOptions, plan, plan_training
+from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.targets import find_target, training_mesh
 from shotstream_jax.perf.training_plan import training_programs
 from shotstream_jax.sharding import make_mesh
+from shotstream_jax.train.transformer import ComputeConfig
 from tests.train import miniature
 
 needs_compiler = pytest.mark.skipif(
@@ -65,6 +67,20 @@ def test_a_step_is_planned_for_a_slice_that_is_not_here(experiment, capsys):
     # Tiles of a chip are larger than the arrays of this miniature.
     assert step["memory"]["arguments"] >= sum(step["argument_bytes"].values())
     assert step["collectives"]
+
+
+@needs_compiler
+def test_a_step_attends_by_the_kernel_of_its_devices(tmp_path):
+    """Forwards and backwards, each device its own heads and samples."""
+    dit = dataclasses.replace(miniature.DIT, dim=256)
+    compute = ComputeConfig(dtype="bfloat16", remat="full")
+    training = dataclasses.replace(miniature.teacher(tmp_path, batch=4), dit=dit, compute=compute)
+    target = find_target("v5e:2x2")
+    mesh = training_mesh(target, fsdp=2, tensor=2)
+    assert training.compute.on(mesh, dit.head_dim).attention == "splash"
+    [step] = training_programs(training, mesh).values()
+    assert plan_program(step, target, mesh).fits
+    assert "splash" in step.lower().as_text()
 
 
 def test_a_file_that_is_not_there_is_named():

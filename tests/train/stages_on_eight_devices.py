@@ -89,9 +89,9 @@ def main() -> None:
     report = {}
     meshes = make_mesh(jax.devices()[:1]), make_mesh(data=2, fsdp=2, tensor=2)
     for name, training in stages().items():
-        stage = training.stage()
+        stages_on = [(training.stage(mesh), mesh) for mesh in meshes]
         (start, one), (_, eight) = (
-            train(stage, build_programs(stage, training, mesh)) for mesh in meshes
+            train(stage, build_programs(stage, training, mesh)) for stage, mesh in stages_on
         )
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
         report[name] = {

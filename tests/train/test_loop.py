@@ -15,7 +15,7 @@ import pytest
 from shotstream_jax.train.checkpoint import Store
 from shotstream_jax.train.loop import train
 from shotstream_jax.train.metrics import read_journal
-from shotstream_jax.train.programs import build_programs
+from shotstream_jax.train.programs import build_programs, mesh_of
 
 SCRIPT = pathlib.Path(__file__).with_name("toy_training.py")
 
@@ -50,7 +50,8 @@ def records(folder, name="metrics"):
 
 
 def final_state(training):
-    programs = build_programs(training.stage(), training)
+    mesh = mesh_of(training.mesh)
+    programs = build_programs(training.stage(mesh), training, mesh)
     store = Store(training.output, training.keep)
     state, facts = store.restore(programs.shapes, programs.shardings, lambda facts: None)
     store.close()

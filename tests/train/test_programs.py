@@ -50,9 +50,10 @@ def test_a_step_is_lowered_without_weights(tmp_path):
         raise AssertionError("weights were loaded")
 
     training = toy(tmp_path)
-    stage = training.stage()
+    mesh = mesh_of(training.mesh)
+    stage = training.stage(mesh)
     weights = {name: dataclasses.replace(w, load=never) for name, w in stage.weights.items()}
-    programs = build_programs(dataclasses.replace(stage, weights=weights), training)
+    programs = build_programs(dataclasses.replace(stage, weights=weights), training, mesh)
     frozen = {name: w.shapes for name, w in stage.frozen.items()}
     batch = {
         "x": jax.ShapeDtypeStruct((4, 3), jnp.float32),
@@ -66,10 +67,11 @@ def test_a_step_is_lowered_without_weights(tmp_path):
 
 def test_every_network_that_learns_has_an_objective(tmp_path):
     training = toy(tmp_path)
-    stage = training.stage()
+    mesh = mesh_of(training.mesh)
+    stage = training.stage(mesh)
     lacking = dataclasses.replace(stage, objectives={"hare": stage.objectives["hare"]})
     with pytest.raises(ValueError, match="objectives for hare and weights of hare, hound"):
-        build_programs(lacking, training)
+        build_programs(lacking, training, mesh)
 
 
 def test_a_batch_divides_among_pieces():

@@ -16,6 +16,7 @@ from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.clips import Phase, PhasedClips, RandomClip, phase_ends
 from shotstream_jax.train.loop import train
 from shotstream_jax.train.optimizer import OptimizerConfig
+from shotstream_jax.train.programs import mesh_of
 from shotstream_jax.train.vae import (
     VAELoss,
     init_inflated,
@@ -261,7 +262,7 @@ def test_an_autoencoder_is_trained_further(tmp_path):
     first = tmp_path / "run" / "export"
     further = training(tmp_path / "further", start=first, seed=5)
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    start = further.stage().weights["vae"]
+    start = further.stage(mesh_of(further.mesh)).weights["vae"]
     loaded = start.load(jax.tree.map(lambda _: here, start.shapes))
     for a, b in zip(
         jax.tree.leaves(loaded), jax.tree.leaves(load_network(first, "vae")), strict=True
@@ -277,7 +278,8 @@ def test_an_autoencoder_is_trained_further(tmp_path):
 
 
 def test_a_network_below_the_gate_is_not_exported(tmp_path, params):
-    stage = training(tmp_path, gate=0.95).stage()
+    gated = training(tmp_path, gate=0.95)
+    stage = gated.stage(mesh_of(gated.mesh))
     with pytest.raises(ValueError, match=r"The oracle reads shape on 0\.00 of .* 0\.95 is asked"):
         stage.finish({"vae": params}, tmp_path / "export")
     assert not (tmp_path / "export").exists()

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shotstream_jax.train.loop import train
 from shotstream_jax.train.objective import Objective, Report
@@ -73,7 +74,7 @@ class ToyTraining(Training):
     bad: tuple[int, ...] = ()
     good_enough: float = 1e9
 
-    def stage(self) -> Stage:
+    def stage(self, mesh: Mesh) -> Stage:
         objective = Objective(loss=chase, optimizer=self.optimizer)
         goal = {"goal": np.ones(3, np.float32)}
         shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), goal)
