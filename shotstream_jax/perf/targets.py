@@ -30,23 +30,19 @@ class Chip:
       flops: peak bfloat16 operations per second.
       bandwidth: peak bytes per second from memory.
       axes: of the grid that its chips form.
-      printable: whether jaxlib can print what the compiler makes for it (0.10 cannot for tpu7x).
     """
 
     memory: int
     flops: float
     bandwidth: float
     axes: int
-    printable: bool = True
 
 
 CHIPS: Mapping[str, Chip] = {
     "v5e": Chip(memory=int(15.75 * GIB), flops=197e12, bandwidth=819e9, axes=2),
     "v5p": Chip(memory=int(95.73 * GIB), flops=459e12, bandwidth=2765e9, axes=3),
     "v6e": Chip(memory=int(31.24 * GIB), flops=918e12, bandwidth=1640e9, axes=2),
-    "tpu7x": Chip(
-        memory=int(94.74 * GIB), flops=1153.5e12, bandwidth=3690e9, axes=3, printable=False
-    ),
+    "tpu7x": Chip(memory=int(94.74 * GIB), flops=1153.5e12, bandwidth=3690e9, axes=3),
 }
 
 
