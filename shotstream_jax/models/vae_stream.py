@@ -11,6 +11,7 @@ lengths give the pixels of `decode`, up to float rounding.
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.typing import DTypeLike
 
 from shotstream_jax.models.vae import decode_frames, init_vae
@@ -49,6 +50,20 @@ def decode_next(
     """
     _check_cache(cache, latents, dtype)
     return decode_frames(params, config, cache, latents, dtype=dtype, lowering=lowering)
+
+
+def decode_in_turn(
+    params: Params, config: VAEConfig, latents: Latents, *, dtype: DTypeLike = jnp.float32
+) -> Pixels:
+    """`decode`, one latent frame after another: a whole clip in the memory that one frame takes."""
+    first, cache = decode_first(params, config, latents[:, :1], dtype=dtype)
+
+    def step(cache: DecoderCache, frame: Latents) -> tuple[DecoderCache, Pixels]:
+        pixels, cache = decode_next(params, config, cache, frame, dtype=dtype)
+        return cache, pixels
+
+    _, rest = jax.lax.scan(step, cache, rearrange(latents[:, 1:], "batch frame ... -> frame batch 1 ..."))
+    return jnp.concatenate([first, rearrange(rest, "frame batch shown ... -> batch (frame shown) ...")], axis=1)
 
 
 def init_decoder_cache(

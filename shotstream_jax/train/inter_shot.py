@@ -30,8 +30,9 @@ from shotstream_jax.data.latent_films import LatentFilms, reference_frames
 from shotstream_jax.data.transforms import Captions, Sample
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.lora import init_lora, merge
-from shotstream_jax.models.vae import decode, encode_images
+from shotstream_jax.models.vae import encode_images
 from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.vae_stream import decode_in_turn
 from shotstream_jax.story import ContextPolicy, context_frames
 from shotstream_jax.train.conditioning import Conditioning, draw_dropout, drop
 from shotstream_jax.train.dmd_training import DistillationTraining
@@ -254,8 +255,13 @@ class _Story:
     ) -> References:
         """The history, with what later shots may be shown of this one."""
         vae, history = networks["vae"], jax.lax.stop_gradient(take.history)
-        pixels = jnp.clip(decode(vae, self._vae, history), -1, 1)
-        pictures = encode_images(vae, self._vae, pixels[:, jnp.asarray(self.frames)])
+        pixels = decode_in_turn(vae, self._vae, history, dtype=self._compute.dtype)
+        seen = jnp.clip(pixels[:, jnp.asarray(self.frames)], -1, 1)
+        # A frame at a time, as it was decoded: all at once hold more than a chip does.
+        pictures = jax.lax.map(
+            lambda images: encode_images(vae, self._vae, images[:, None])[:, 0],
+            seen.swapaxes(0, 1),
+        ).swapaxes(0, 1)
         return jax.lax.dynamic_update_index_in_dim(carry, pictures, _shot_of(batch), axis=1)
 
 

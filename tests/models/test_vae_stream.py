@@ -97,6 +97,14 @@ def test_pieces_of_any_length_are_the_whole(config, cuts):
         assert_same_cache(cache, expected)
 
 
+@pytest.mark.parametrize("frames", [1, FRAMES])
+def test_frame_after_frame_is_the_whole(frames):
+    latents = random_latents(FOUR_STAGES)[:, :frames]
+    in_turn = jax.jit(vae_stream.decode_in_turn, static_argnames=("config", "dtype"))
+    params = random_params(FOUR_STAGES)
+    assert_close(in_turn(params, FOUR_STAGES, latents), decode(params, FOUR_STAGES, latents))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_cache_has_one_shape_from_first_to_last(dtype):
     params = random_params(FOUR_STAGES)
