@@ -2,7 +2,7 @@
 
 Frames are 8-bit RGB, `[video_frame height width 3]`. Files are MP4 with the index in front, 4:2:0,
 BT.709. One thread encodes, and nothing of the machine or the hour goes into a file: the same frames
-make the same bytes (of one build of the encoder).
+are the same pictures when read back (of one build of the encoder), in very nearly the same bytes.
 """
 
 import contextlib

@@ -54,8 +54,10 @@ def test_random_weights_are_called_so(run, story, untrained, tmp_path):
 
 def test_resolved_story_films_the_same_film_again(film, run, tmp_path):
     assert run("generate", film / "story.yaml", "-o", tmp_path / "again")[0] == 0
-    for name in ("film.mp4", "shot_01.mp4", "shot_02.mp4", "story.yaml"):
-        assert (tmp_path / "again" / name).read_bytes() == (film / name).read_bytes()
+    for name in ("film.mp4", "shot_01.mp4", "shot_02.mp4"):
+        again = read_video(tmp_path / "again" / name)
+        np.testing.assert_array_equal(again, read_video(film / name))
+    assert (tmp_path / "again" / "story.yaml").read_bytes() == (film / "story.yaml").read_bytes()
 
 
 def test_json_prints_the_manifest_and_nothing_else(run, story, tmp_path):
@@ -92,7 +94,7 @@ def test_resume_films_only_what_is_missing(film, run, story, tmp_path, monkeypat
     assert run("generate", story, "-o", folder, "--resume")[0] == 0
     assert filmed == [1]
     assert (folder / "shot_01.mp4").stat().st_mtime_ns == first
-    assert (folder / "film.mp4").read_bytes() == (film / "film.mp4").read_bytes()
+    np.testing.assert_array_equal(read_video(folder / "film.mp4"), read_video(film / "film.mp4"))
 
 
 def test_ctrl_c_keeps_finished_shots_and_exits_130(run, story, tmp_path, monkeypatch):
