@@ -62,8 +62,10 @@ def decode_in_turn(
         pixels, cache = decode_next(params, config, cache, frame, dtype=dtype)
         return cache, pixels
 
-    _, rest = jax.lax.scan(step, cache, rearrange(latents[:, 1:], "batch frame ... -> frame batch 1 ..."))
-    return jnp.concatenate([first, rearrange(rest, "frame batch shown ... -> batch (frame shown) ...")], axis=1)
+    later = rearrange(latents[:, 1:], "batch frame ... -> frame batch 1 ...")
+    _, rest = jax.lax.scan(step, cache, later)
+    film = rearrange(rest, "frame batch shown ... -> batch (frame shown) ...")
+    return jnp.concatenate([first, film], axis=1)
 
 
 def init_decoder_cache(
