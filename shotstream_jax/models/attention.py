@@ -1,8 +1,7 @@
 """Attention: one function, one backend a platform.
 
-    attend(q, k, v)                 every query sees every key
-    attend(q, k, v, count)          every query sees the first `count` keys
-    attend(q, k, v, prefix)         the same; which of a few counts it is, is known when run
+    attend(q, k, v)             every query sees every key
+    attend(q, k, v, prefix)     every query sees the first keys, as many as `prefix` says
 
 Nothing else is needed: the cache is laid out so that what may be seen is a prefix, and block
 causality is a loop over prefixes (`attend_levels`). Softmax is float32 in every backend.
@@ -18,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from shotstream_jax.models.compute import AttentionBackend
 from shotstream_jax.models.splash import splash
 from shotstream_jax.pytree import pytree, static
-from shotstream_jax.typing import Array, Float, Index
+from shotstream_jax.typing import Array, Float, Int
 
 Queries = Float[Array, "batch query head head_dim"]
 Keys = Float[Array, "batch key head head_dim"]
@@ -26,7 +25,7 @@ Keys = Float[Array, "batch key head head_dim"]
 
 @pytree
 class Prefix:
-    """How many keys are seen: one of a few counts, chosen when run.
+    """How many keys are seen: one of a few counts, chosen when run; or one, known when compiled.
 
     Seven chunks of a shot are seven counts in one program, a branch each where a kernel would
     otherwise compute every key only to mask it. cuDNN is told the count when it runs; a GPU's
@@ -37,14 +36,18 @@ class Prefix:
       counts: all there are.
     """
 
-    which: Index
+    which: Int[Array, ""]
     counts: tuple[int, ...] = static()
 
+    @classmethod
+    def known(cls, count: int) -> "Prefix":
+        """The first `count` keys."""
+        return cls(which=jnp.int32(0), counts=(count,))
+
     @property
-    def count(self) -> Index:
+    def count(self) -> Int[Array, ""]:
         """The chosen one."""
-        known = isinstance(self.which, int)
-        return self.counts[self.which] if known else jnp.asarray(self.counts)[self.which]
+        return jnp.asarray(self.counts)[self.which]
 
 
 Attention = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
@@ -57,7 +60,7 @@ def attend(
     q: Queries,
     k: Keys,
     v: Keys,
-    seen: Prefix | int | None = None,
+    seen: Prefix | None = None,
     *,
     backend: AttentionBackend = "xla",
     mesh: Mesh | None = None,
@@ -66,17 +69,16 @@ def attend(
 
     `mesh` are the devices that share the work, which the TPU kernel must be told.
     """
-    count = seen.count if isinstance(seen, Prefix) else seen
-    if isinstance(count, int):
-        k, v = k[:, :count], v[:, :count]
-    prefix = seen if isinstance(seen, Prefix) and not isinstance(count, int) else None
+    if seen is not None and len(seen.counts) == 1:
+        (count,) = seen.counts
+        k, v, seen = k[:, :count], v[:, :count], None
     match backend:
         case "xla":
-            return _xla_attention(q, k, v, prefix)
+            return _xla_attention(q, k, v, seen)
         case "cudnn":
-            return _cudnn_attention(q, k, v, prefix)
+            return _cudnn_attention(q, k, v, seen)
         case "splash":
-            return split_over_devices(_splash_attention, mesh)(q, k, v, prefix)
+            return split_over_devices(_splash_attention, mesh)(q, k, v, seen)
 
 
 def attend_levels(

@@ -123,7 +123,7 @@ class Place:
     """
 
     slot: Index
-    seen: Prefix | int
+    seen: Prefix
 
 
 def init_cache(
@@ -163,14 +163,16 @@ def chunk_place(window: Window, frame_tokens: int, chunk: Index) -> Place:
         sink 1  0..   01.   012   032   034   054
     """
     room, sink = window.local // window.chunk, window.sink // window.chunk
-    rolled = sink + (chunk - sink) % (room - sink)
-    if isinstance(chunk, int):
-        ring, newest = (chunk, chunk) if chunk < room else (rolled, room - 1)
-    else:
-        ring, newest = jnp.where(chunk < room, chunk, rolled), jnp.minimum(chunk, room - 1)
     tokens, context = window.chunk * frame_tokens, window.context * frame_tokens
     counts = tuple(context + count * tokens for count in range(1, room + 1))
-    return Place(slot=context + ring * tokens, seen=Prefix(which=newest, counts=counts))
+    rolled = sink + (chunk - sink) % (room - sink)
+    if isinstance(chunk, int):
+        ring = chunk if chunk < room else rolled
+        seen = Prefix.known(counts[min(chunk, room - 1)])
+    else:
+        ring = jnp.where(chunk < room, chunk, rolled)
+        seen = Prefix(which=jnp.minimum(chunk, room - 1), counts=counts)
+    return Place(slot=context + ring * tokens, seen=seen)
 
 
 def write_context(cache: ShotCache, kv: KeyValue) -> ShotCache:

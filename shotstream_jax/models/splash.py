@@ -52,7 +52,10 @@ def _row_major(x: Array) -> Array:
 
 
 class _SeenKeys(splash_attention.Mask):
-    """Every query sees the first `count` keys."""
+    """Every query sees the first `count` keys.
+
+    As an array (`NumpyMask`), the mask of a full cache would take 200 MB of the host a count.
+    """
 
     def __init__(self, queries: int, keys: int, count: int):
         self.sizes = queries, keys, count

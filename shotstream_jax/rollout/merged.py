@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from shotstream_jax.models.attention import Prefix
 from shotstream_jax.models.cache import (
     Place,
     ShotCache,
@@ -53,7 +54,7 @@ def denoise_first(
         latents=context.latents,
         timesteps=jnp.zeros((context.shots.shape[0], 1)),
         angles=context_angles(config, context),
-        place=Place(slot=0, seen=cache.window.context * cache.frame_tokens),
+        place=Place(slot=0, seen=Prefix.known(cache.window.context * cache.frame_tokens)),
     )
     numbers = context_numbers(context)
     own = jnp.full(noise.shape[1:3], numbers.shape[1])

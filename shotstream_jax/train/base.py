@@ -32,13 +32,13 @@ from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.train.conditioning import draw_dropout, drop
 from shotstream_jax.train.flow_matching import draw_flow
 from shotstream_jax.train.material import one_shot, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.objective import Inputs, Networks, Objective, Report, Scored
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.stage import Batches, Scores, Stage, random_weights
 from shotstream_jax.train.teacher import teacher_loss
 from shotstream_jax.train.transformer import TransformerTraining, check_clip
 from shotstream_jax.train.weights import lineage, model_document, stored_config, training_facts
-from shotstream_jax.typing import Array, Float, Key, Params
+from shotstream_jax.typing import Array, Key, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,18 +89,9 @@ class BaseTraining(TransformerTraining):
     def _tokenizer(self) -> Tokenizer:
         return word_tokenizer(VOCABULARY, self.dit.text_tokens)
 
-    def _loss(
-        self,
-        compute: Compute,
-        params: Any,
-        networks: Networks,
-        batch: Batch,
-        chance: Chance,
-        carry: Any,
-    ) -> tuple[Float[Array, ""], Report]:
-        del networks, carry
-        clip = one_shot(batch, self.read(params["text"], batch))
-        dropout_keys, flow_keys = split_chance(chance.samples, 2)
+    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        clip = one_shot(inputs.batch, self.read(params["text"], inputs.batch))
+        dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         schedule = FlowSchedule(shift=self.rollout.shift)
         loss, errors = teacher_loss(

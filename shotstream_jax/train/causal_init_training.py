@@ -16,13 +16,12 @@ from shotstream_jax.models.compute import Compute
 from shotstream_jax.train.causal_init import OdePair, causal_init_loss, draw_levels
 from shotstream_jax.train.conditioning import draw_dropout, drop
 from shotstream_jax.train.material import excerpt, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.objective import Inputs, Objective, Report, Scored
 from shotstream_jax.train.ode_pairs import KIND
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.stage import Batches, Stage
 from shotstream_jax.train.transformer import TransformerTraining, check_clip
 from shotstream_jax.train.weights import network_weights
-from shotstream_jax.typing import Array, Float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,18 +80,10 @@ class CausalInitTraining(TransformerTraining):
             )
         return self.loader(pairs, _single_precision)
 
-    def _loss(
-        self,
-        compute: Compute,
-        params: Any,
-        networks: Networks,
-        batch: Batch,
-        chance: Chance,
-        carry: Any,
-    ) -> tuple[Float[Array, ""], Report]:
-        del carry
-        text = jax.lax.stop_gradient(self.read(networks["text"], batch))
-        dropout_keys, level_keys = split_chance(chance.samples, 2)
+    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        batch = inputs.batch
+        text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
+        dropout_keys, level_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         chunks = self.clip.frames // self.rollout.window.chunk
         levels = draw_levels(level_keys, chunks, len(self.rollout.steps))

@@ -32,7 +32,16 @@ from shotstream_jax.train.dmd import (
 )
 from shotstream_jax.train.flow_matching import draw_flow
 from shotstream_jax.train.material import excerpt, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Loss, Networks, Objective, Report
+from shotstream_jax.train.objective import (
+    Batch,
+    Chance,
+    Inputs,
+    Loss,
+    Networks,
+    Objective,
+    Report,
+    Scored,
+)
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.self_forcing import SelfForcing, Take, draw_rollout, film
 from shotstream_jax.train.stage import Batches, Stage, Weights
@@ -95,12 +104,11 @@ class DistillationTraining(TransformerTraining):
         self,
         compute: Compute,
         params: Params,
-        networks: Networks,
-        batch: Batch,
+        inputs: Inputs,
         given: Conditioning,
-        chance: Chance,
     ) -> tuple[Float[Array, ""], Take, dict[str, Array]]:
         """The generator's loss on one shot, its take, and what to plot."""
+        networks, chance = inputs.networks, inputs.chance
         rollout_keys, score_keys = split_chance(chance.samples, 2)
         draw = GeneratorDraw(
             rollout=draw_rollout(chance.step, rollout_keys, self.latent_shape, self.rollout),
@@ -112,7 +120,7 @@ class DistillationTraining(TransformerTraining):
             self.dit,
             scores,
             given,
-            self._negative(networks, batch),
+            self._negative(networks, inputs.batch),
             draw,
             forcing=self.forcing,
             dmd=self.dmd,
@@ -124,14 +132,14 @@ class DistillationTraining(TransformerTraining):
         self,
         compute: Compute,
         params: Params,
-        networks: Networks,
+        inputs: Inputs,
         given: Conditioning,
-        chance: Chance,
     ) -> tuple[Float[Array, ""], Take]:
         """The critic's loss on one shot of the generator's, and the take."""
+        chance = inputs.chance
         rollout_keys, score_keys = split_chance(chance.samples, 2)
         draw = draw_rollout(chance.step, rollout_keys, self.latent_shape, self.rollout)
-        generator = networks["generator"]
+        generator = inputs.networks["generator"]
         take = film(generator, self.dit, given, draw, forcing=self.forcing, compute=compute)
         loss, _ = critic_loss(
             params,
@@ -143,6 +151,13 @@ class DistillationTraining(TransformerTraining):
             compute=compute,
         )
         return loss, take
+
+    def dropped(self, given: Conditioning, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+        """Without the history of some samples; and the inputs with the chance that is left."""
+        dropout_keys, left = split_chance(inputs.chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=0.0)
+        chance = Chance(step=inputs.chance.step, samples=left)
+        return drop(given, dropout), dataclasses.replace(inputs, chance=chance)
 
     def scores_start(self) -> dict[str, Weights]:
         """The teacher, as the critic starts as it."""
@@ -234,40 +249,17 @@ class IntraShotTraining(DistillationTraining):
         excerpts = Excerpt(tokenize, budget=budget, policy=self.policy)
         return self.loader(films, self.with_negative(tokenize, excerpts))
 
-    def _generator(
-        self,
-        compute: Compute,
-        params: Any,
-        networks: Networks,
-        batch: Batch,
-        chance: Chance,
-        carry: Any,
-    ) -> tuple[Float[Array, ""], Report]:
-        del carry
-        given, chance = self._given(networks, batch, chance)
-        loss, _, metrics = self.shoot(compute, params, networks, batch, given, chance)
+    def _generator(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        given, inputs = self._given(inputs)
+        loss, _, metrics = self.shoot(compute, params, inputs, given)
         return loss, Report(metrics=metrics)
 
-    def _critic(
-        self,
-        compute: Compute,
-        params: Any,
-        networks: Networks,
-        batch: Batch,
-        chance: Chance,
-        carry: Any,
-    ) -> tuple[Float[Array, ""], Report]:
-        del carry
-        given, chance = self._given(networks, batch, chance)
-        loss, _ = self.judge(compute, params, networks, given, chance)
+    def _critic(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        given, inputs = self._given(inputs)
+        loss, _ = self.judge(compute, params, inputs, given)
         return loss, Report(metrics={})
 
-    def _given(
-        self, networks: Networks, batch: Batch, chance: Chance
-    ) -> tuple[Conditioning, Chance]:
-        """True history, some of it dropped; and the chance that is left."""
-        text = jax.lax.stop_gradient(self.read(networks["text"], batch))
-        dropout_keys, left = split_chance(chance.samples, 2)
-        dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=0.0)
-        given = drop(excerpt(batch, text), dropout)
-        return given, Chance(step=chance.step, samples=left)
+    def _given(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+        """True history; and the inputs with the chance that is left."""
+        text = jax.lax.stop_gradient(self.read(inputs.networks["text"], inputs.batch))
+        return self.dropped(excerpt(inputs.batch, text), inputs)

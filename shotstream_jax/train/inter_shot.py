@@ -34,10 +34,10 @@ from shotstream_jax.models.vae import encode_images
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_stream import decode_in_turn
 from shotstream_jax.story import ContextPolicy, context_frames
-from shotstream_jax.train.conditioning import Conditioning, draw_dropout, drop
+from shotstream_jax.train.conditioning import Conditioning
 from shotstream_jax.train.dmd_training import DistillationTraining
-from shotstream_jax.train.material import shot_conditioning, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Networks, Report
+from shotstream_jax.train.material import shot_conditioning
+from shotstream_jax.train.objective import Batch, Inputs, Networks, Report, Scored
 from shotstream_jax.train.self_forcing import Take
 from shotstream_jax.train.stage import Batches, Scores, Stage, Weights, random_weights
 from shotstream_jax.train.weights import network_weights, stored_config
@@ -212,49 +212,43 @@ class _Story:
             [[self.frames.index(ref.frame) for ref in row] or [0] * budget for row in refs]
         )
 
-    def generator(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: References
-    ) -> tuple[Float[Array, ""], Report]:
+    def generator(self, params: Any, inputs: Inputs) -> Scored:
         """The generator's loss, and the history with this shot in it."""
-        training = self._training
-        networks = {**networks, "fake_score": training.whole(networks, "fake_score")}
-        given, chance = self._given(networks, batch, chance, carry)
-        whole = training.whole({**networks, "generator": params}, "generator")
-        loss, take, metrics = training.shoot(self._compute, whole, networks, batch, given, chance)
-        return loss, Report(metrics=metrics, carry=self._remember(networks, batch, carry, take))
+        inputs = self._merged(inputs, generator=params)
+        given, left = self._given(inputs)
+        whole = inputs.networks["generator"]
+        loss, take, metrics = self._training.shoot(self._compute, whole, left, given)
+        return loss, Report(metrics=metrics, carry=self._remember(inputs, take))
 
-    def critic(
-        self, params: Any, networks: Networks, batch: Batch, chance: Chance, carry: References
-    ) -> tuple[Float[Array, ""], Report]:
+    def critic(self, params: Any, inputs: Inputs) -> Scored:
         """The critic's loss, and the history with this shot in it."""
-        training = self._training
-        networks = {**networks, "generator": training.whole(networks, "generator")}
-        given, chance = self._given(networks, batch, chance, carry)
-        whole = training.whole({**networks, "fake_score": params}, "fake_score")
-        loss, take = training.judge(self._compute, whole, networks, given, chance)
-        return loss, Report(metrics={}, carry=self._remember(networks, batch, carry, take))
+        inputs = self._merged(inputs, fake_score=params)
+        given, left = self._given(inputs)
+        whole = inputs.networks["fake_score"]
+        loss, take = self._training.judge(self._compute, whole, left, given)
+        return loss, Report(metrics={}, carry=self._remember(inputs, take))
 
-    def _given(
-        self, networks: Networks, batch: Batch, chance: Chance, carry: References
-    ) -> tuple[Conditioning, Chance]:
-        """Own history; and the chance that is left."""
-        training, shot = self._training, _shot_of(batch)
-        text = jax.lax.stop_gradient(training.read(networks["text"], batch))
+    def _merged(self, inputs: Inputs, **learns: Params) -> Inputs:
+        """The inputs with both networks whole, one of them made of the parameters that learn."""
+        networks = {**inputs.networks, **learns}
+        both = {name: self._training.whole(networks, name) for name in ("generator", "fake_score")}
+        return dataclasses.replace(inputs, networks={**networks, **both})
+
+    def _given(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+        """Own history; and the inputs with the chance that is left."""
+        training, batch, shot = self._training, inputs.batch, _shot_of(inputs.batch)
+        text = jax.lax.stop_gradient(training.read(inputs.networks["text"], batch))
         shots, places = self._shots[shot], self._places[shot]
-        context = jnp.where(shot == 0, 0, carry[:, shots, places])
+        context = jnp.where(shot == 0, 0, inputs.carry[:, shots, places])
         many = batch["shot"].shape[0]
         given = shot_conditioning(
             context, jnp.broadcast_to(shots, (many, *shots.shape)), batch["shot"], text
         )
-        dropout_keys, left = split_chance(chance.samples, 2)
-        dropout = draw_dropout(dropout_keys, context=training.context_dropout, text=0.0)
-        return drop(given, dropout), Chance(step=chance.step, samples=left)
+        return training.dropped(given, inputs)
 
-    def _remember(
-        self, networks: Networks, batch: Batch, carry: References, take: Take
-    ) -> References:
+    def _remember(self, inputs: Inputs, take: Take) -> References:
         """The history, with what later shots may be shown of this one."""
-        vae, history = networks["vae"], jax.lax.stop_gradient(take.history)
+        vae, history = inputs.networks["vae"], jax.lax.stop_gradient(take.history)
         pixels = decode_in_turn(vae, self._vae, history, dtype=self._compute.dtype)
         seen = jnp.clip(pixels[:, jnp.asarray(self.frames)], -1, 1)
         # A frame at a time, as it was decoded: all at once hold more than a chip does.
@@ -262,7 +256,8 @@ class _Story:
             lambda images: encode_images(vae, self._vae, images[:, None])[:, 0],
             seen.swapaxes(0, 1),
         ).swapaxes(0, 1)
-        return jax.lax.dynamic_update_index_in_dim(carry, pictures, _shot_of(batch), axis=1)
+        shot = _shot_of(inputs.batch)
+        return jax.lax.dynamic_update_index_in_dim(inputs.carry, pictures, shot, axis=1)
 
 
 def _shot_of(batch: Batch) -> Index:

@@ -56,11 +56,28 @@ class Report:
     carry: PyTree[Any] = ()
 
 
-Loss = Callable[[Any, Networks, Batch, Chance, PyTree[Any]], tuple[Float[Array, ""], Report]]
-"""A mean over samples, of `(params, networks, batch, chance, carry)`.
+@pytree
+class Inputs:
+    """What a loss is given beside the parameters that learn.
 
-`params` are those of the network that learns; `networks` are all there are, frozen ones included.
-"""
+    Attributes:
+      networks: all there are, frozen ones included.
+      batch: samples.
+      chance: their randomness.
+      carry: what the step before handed on.
+    """
+
+    networks: Networks
+    batch: Batch
+    chance: Chance
+    carry: PyTree[Any] = ()
+
+
+Scored = tuple[Float[Array, ""], Report]
+"""A loss, which is a mean over samples, and what it leaves behind."""
+
+Loss = Callable[[Any, Inputs], Scored]
+"""Of the parameters of the network that learns, and of all else."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

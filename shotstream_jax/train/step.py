@@ -19,7 +19,16 @@ import optax
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import replicated
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report, chance_of
+from shotstream_jax.train.objective import (
+    Batch,
+    Chance,
+    Inputs,
+    Networks,
+    Objective,
+    Report,
+    Scored,
+    chance_of,
+)
 from shotstream_jax.train.optimizer import follow, learning_rate
 from shotstream_jax.train.state import TrainState, batch_sharding
 from shotstream_jax.typing import Array, Bool, Float
@@ -108,10 +117,11 @@ def _gradient(
     chance = chance_of(state.seed, state.step, size)
     params, networks = state.params[network], {**frozen, **state.params}
 
-    def loss(params: Any, piece: Any) -> tuple[Float[Array, ""], Report]:
+    def loss(params: Any, piece: Any) -> Scored:
         batch, samples, carry = piece
         here = Chance(step=chance.step, samples=samples)
-        value, report = objective.loss(params, networks, batch, here, carry)
+        inputs = Inputs(networks=networks, batch=batch, chance=here, carry=carry)
+        value, report = objective.loss(params, inputs)
         return value, dataclasses.replace(report, metrics={"loss": value, **report.metrics})
 
     learn = jax.grad(loss, has_aux=True)

@@ -16,13 +16,12 @@ from shotstream_jax.story import ContextCaptions, ContextPolicy
 from shotstream_jax.train.conditioning import draw_dropout, drop
 from shotstream_jax.train.flow_matching import draw_flow
 from shotstream_jax.train.material import excerpt, split_chance
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.objective import Inputs, Objective, Report, Scored
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.stage import Batches, Stage
 from shotstream_jax.train.teacher import Clip, Trainable, teacher_loss, trainable_mask
 from shotstream_jax.train.transformer import TransformerTraining, check_clip
 from shotstream_jax.train.weights import network_weights
-from shotstream_jax.typing import Array, Float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,18 +86,10 @@ class TeacherTraining(TransformerTraining):
         )
         return self.loader(films, excerpts)
 
-    def _loss(
-        self,
-        compute: Compute,
-        params: Any,
-        networks: Networks,
-        batch: Batch,
-        chance: Chance,
-        carry: Any,
-    ) -> tuple[Float[Array, ""], Report]:
-        del carry
-        text = jax.lax.stop_gradient(self.read(networks["text"], batch))
-        dropout_keys, flow_keys = split_chance(chance.samples, 2)
+    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        batch = inputs.batch
+        text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
+        dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=self.text_dropout)
         schedule = FlowSchedule(shift=self.rollout.shift)
         loss, errors = teacher_loss(

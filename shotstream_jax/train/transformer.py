@@ -60,7 +60,7 @@ class ComputeConfig:
 
     @property
     def format(self) -> Any:
-        """The dtype."""
+        """`dtype` as an array has it."""
         return _DTYPES[self.dtype]
 
     def on(self, mesh: Mesh, head_dim: int) -> Compute:

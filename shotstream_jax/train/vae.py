@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from shotstream_jax.models.vae import decode, encode_moments, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.train.objective import Report
+from shotstream_jax.train.objective import Report, Scored
 from shotstream_jax.typing import Array, Float, Key, Latents, Params, Pixels, UInt8
 
 _LARGEST_LOG_VARIANCE = 20.0
@@ -47,7 +47,7 @@ def vae_loss(
     *,
     loss: VAELoss = VAELoss(),
     dtype: DTypeLike = jnp.float32,
-) -> tuple[Float[Array, ""], Report]:
+) -> Scored:
     """Error of clips that went through the autoencoder, with one key of chance for each.
 
     The latents are not normalised: `config` must say mean 0 and deviation 1.

@@ -7,7 +7,6 @@ and written into the exported config, so that later stages see unit Gaussians, r
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -20,7 +19,7 @@ from shotstream_jax.data.world.spec import Split
 from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.clips import Phase, PhasedClips, phase_ends
-from shotstream_jax.train.objective import Batch, Chance, Networks, Objective, Report
+from shotstream_jax.train.objective import Inputs, Networks, Objective, Scored
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.stage import Scores, Stage, Training, Weights, random_weights
 from shotstream_jax.train.vae import VAELoss, init_inflated, to_pixels, vae_loss
@@ -39,7 +38,7 @@ from shotstream_jax.train.weights import (
     stored_config,
     training_facts,
 )
-from shotstream_jax.typing import Array, Float, Params
+from shotstream_jax.typing import Params
 
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -94,9 +93,7 @@ class VAETraining(Training):
         phase_ends(self.phases, self.steps)
         films = self._films("train", self.stories)
         reconstruct = reconstructor(self.raw)
-        objective = Objective(
-            loss=self._loss(), optimizer=self.optimizer, accumulate=self.accumulate
-        )
+        objective = Objective(loss=self._loss, optimizer=self.optimizer, accumulate=self.accumulate)
         return Stage(
             objectives={"vae": objective},
             weights={"vae": self._weights()},
@@ -142,17 +139,10 @@ class VAETraining(Training):
             video_frames=self.video_frames,
         )
 
-    def _loss(self) -> Callable[..., tuple[Float[Array, ""], Report]]:
-        raw, dtype = self.raw, _DTYPES[self.compute]
-
-        def loss(
-            params: Any, networks: Networks, batch: Batch, chance: Chance, carry: Any
-        ) -> tuple[Float[Array, ""], Report]:
-            del networks, carry
-            pixels = to_pixels(batch["pixels"])
-            return vae_loss(params, raw, pixels, chance.samples, loss=self.loss, dtype=dtype)
-
-        return loss
+    def _loss(self, params: Any, inputs: Inputs) -> Scored:
+        pixels = to_pixels(inputs.batch["pixels"])
+        keys, dtype = inputs.chance.samples, _DTYPES[self.compute]
+        return vae_loss(params, self.raw, pixels, keys, loss=self.loss, dtype=dtype)
 
     def _validate(
         self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path, step: int

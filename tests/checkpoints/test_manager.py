@@ -65,6 +65,12 @@ def test_arrays_on_devices_are_saved_alike(tmp_path, networks, config):
     assert not (tmp_path / "film" / "tokenizer").exists()
 
 
+def test_nothing_tells_where_it_was_written(checkpoint, tmp_path):
+    files = [file for file in checkpoint.rglob("*") if file.is_file()]
+    assert len(files) > 5
+    assert not [file for file in files if str(tmp_path).encode() in file.read_bytes()]
+
+
 def test_config_and_tokenizer_come_along(checkpoint, config, sizes):
     read = read_config(checkpoint)
     assert read["format"] == "shotstream_jax"

@@ -28,15 +28,13 @@ def random_qkv(queries=8, keys=8, batch=2):
     return [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
 
 
-def prefix_of(count, when=jnp.int32, counts=(1, 5, 7, 8)):
-    return Prefix(which=when(counts.index(count)), counts=counts)
+def prefix_of(count, counts=(1, 5, 7, 8)):
+    return Prefix(which=jnp.int32(counts.index(count)), counts=counts)
 
 
 @pytest.mark.parametrize("count", [1, 5, 8])
 @pytest.mark.parametrize(
-    "seen",
-    [int, prefix_of, functools.partial(prefix_of, when=int)],
-    ids=["a number", "chosen when run", "chosen when compiled"],
+    "seen", [Prefix.known, prefix_of], ids=["known when compiled", "chosen when run"]
 )
 def test_nothing_beyond_a_prefix_is_read(count, seen):
     q, k, v = random_qkv()
@@ -117,9 +115,11 @@ def test_long_queries_in_pieces_equal_all_at_once(monkeypatch):
 
 def test_bfloat16_stays_near_float32():
     q, k, v = random_qkv()
-    half = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)), 6)
+    half = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)), Prefix.known(6))
     assert half.dtype == jnp.bfloat16
-    np.testing.assert_allclose(half.astype(jnp.float32), attend(q, k, v, 6), atol=0.05)
+    np.testing.assert_allclose(
+        half.astype(jnp.float32), attend(q, k, v, Prefix.known(6)), atol=0.05
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,10 @@ from shotstream_jax.train.state import init_state, state_shardings
 from shotstream_jax.train.step import jit_step
 
 
-def loss(params, networks, batch, chance, carry):
-    noise = jax.vmap(lambda key: jax.random.normal(key, (4,)))(chance.samples)
-    hidden = jnp.tanh((batch["x"] + noise) @ params["up"]["kernel"] + carry)
-    error = jnp.square(hidden @ params["down"]["kernel"] - networks["fixed"]["q"]["kernel"])
+def loss(params, inputs):
+    noise = jax.vmap(lambda key: jax.random.normal(key, (4,)))(inputs.chance.samples)
+    hidden = jnp.tanh((inputs.batch["x"] + noise) @ params["up"]["kernel"] + inputs.carry)
+    error = jnp.square(hidden @ params["down"]["kernel"] - inputs.networks["fixed"]["q"]["kernel"])
     return error.mean(), Report(metrics={}, carry=hidden)
 
 

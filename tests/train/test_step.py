@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.train.objective import Objective, Report, chance_of
+from shotstream_jax.train.objective import Inputs, Objective, Report, chance_of
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.state import init_state
 from shotstream_jax.train.step import take_step
@@ -18,13 +18,13 @@ from shotstream_jax.train.step import take_step
 ADAM = OptimizerConfig(learning_rate=0.1, clip=1.0, weight_decay=0.1)
 
 
-def noisy_loss(params, networks, batch, chance, carry):
+def noisy_loss(params, inputs):
     """Depends on chance, on the other network and on what is carried; NaN in, NaN out."""
-    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(chance.samples)
-    shift = networks["other"]["kernel"].sum() + jax.random.normal(chance.step)
-    guess = (batch["x"] + noise) @ params["kernel"] + params["bias"] + carry
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.chance.samples)
+    shift = inputs.networks["other"]["kernel"].sum() + jax.random.normal(inputs.chance.step)
+    guess = (inputs.batch["x"] + noise) @ params["kernel"] + params["bias"] + inputs.carry
     error = jnp.square(guess - shift).mean(axis=1)
-    return error.mean(), Report(metrics={"largest": error.mean()}, carry=carry + guess)
+    return error.mean(), Report(metrics={"largest": error.mean()}, carry=inputs.carry + guess)
 
 
 def fresh(objectives):
@@ -72,7 +72,8 @@ def test_the_gradient_norm_is_that_of_the_loss():
     chance = chance_of(state.seed, state.step, 8)
 
     def loss(params):
-        return noisy_loss(params, state.params, batch(), chance, state.carry)[0]
+        given = Inputs(networks=state.params, batch=batch(), chance=chance, carry=state.carry)
+        return noisy_loss(params, given)[0]
 
     value, gradient = jax.value_and_grad(loss)(state.params["mine"])
     norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))

@@ -43,9 +43,10 @@ class Counting:
         self.place = state["place"]
 
 
-def chase(params, networks, batch, chance, carry):
-    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(chance.samples)
-    target = networks["fixed"]["goal"] + 0.1 * noise + 0.1 * carry
+def chase(params, inputs):
+    batch, carry = inputs.batch, inputs.carry
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.chance.samples)
+    target = inputs.networks["fixed"]["goal"] + 0.1 * noise + 0.1 * carry
     error = jnp.square(params["kernel"] - target + batch["x"]).mean(axis=1)
     return error.mean(), Report(
         metrics={"place": batch["place"].mean().astype(jnp.float32)}, carry=0.5 * carry + noise
