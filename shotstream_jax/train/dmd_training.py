@@ -236,9 +236,9 @@ class IntraShotTraining(DistillationTraining):
             batch_shapes={**self.excerpt_shapes(), **self.negative_shapes()},
             turn=self.turn,
             candidate=lambda: self.candidate(
-                "student", self.teacher, lambda networks: networks["generator"], compute
+                "student", self.generator, lambda networks: networks["generator"], compute
             ),
-            finish=functools.partial(self.export, self.teacher, "generator"),
+            finish=functools.partial(self.export, self.generator, "generator"),
         )
 
     def _batches(self) -> Batches:

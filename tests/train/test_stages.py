@@ -111,6 +111,12 @@ def test_every_export_says_how_it_was_made(trained):
         assert set(document["networks"]) == {"dit", "vae", "text"}
 
 
+def test_the_student_names_all_stages_before_it(trained):
+    facts = read_config(trained / "dmd_inter" / "export")["training"]
+    stages = [earlier["stage"] for earlier in facts["after"]]
+    assert stages == ["vae", "base", "teacher", "causal_init", "dmd_intra"]
+
+
 def test_merged_adapters_change_the_generator_they_started_from(trained):
     before = load_network(trained / "dmd_intra" / "export", "dit")
     after = load_network(trained / "dmd_inter" / "export", "dit")
