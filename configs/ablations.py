@@ -2,8 +2,8 @@
 
     shotstream eval --table ablations
 
-Teachers begin with the same base and are trained for 1200 steps each; students begin with the same
-causal student, and take 960 steps of distillation each. What ships is trained for longer.
+Teachers begin with the same base and are trained for 1200 steps each; distilled students begin with
+the same causal student, and take 960 steps each. What ships is trained for longer.
 Run `shotstream train configs/tiny_all.py --resume` first.
 """
 
@@ -14,7 +14,7 @@ from shotstream_jax.cli.evaluate_options import Evaluate
 from shotstream_jax.cli.table import Row, Table
 
 HERE = pathlib.Path("ablations")
-STUDENT = Evaluate(stories=60)
+STUDENT = Evaluate(stories=120)
 TEACHER = Evaluate(stories=60, role="teacher", steps=25, guidance=3.0)
 
 
@@ -22,8 +22,8 @@ def _teacher(name: str, file: str, judged: Evaluate = TEACHER) -> Row:
     return Row(name=f"teacher, {name}", experiment=HERE / f"{file}.py", judged=judged)
 
 
-def _student(name: str, file: str) -> Row:
-    return Row(name=f"student, {name}", experiment=HERE / f"{file}.py", judged=STUDENT)
+def _student(name: str, experiment: pathlib.Path) -> Row:
+    return Row(name=f"student, {name}", experiment=experiment, judged=STUDENT)
 
 
 config = Table(
@@ -32,8 +32,8 @@ config = Table(
         "prompt_accuracy": "prompt accuracy",
         "carry_over": "carry-over",
         "identity": "identity",
+        "motion": "motion",
         "cut_accuracy": "cut accuracy",
-        "drift": "drift",
     },
     before=(HERE / "intra.py",),
     rows=(
@@ -55,9 +55,11 @@ config = Table(
         _teacher(
             "first and last frames", "teacher_ends", dataclasses.replace(TEACHER, policy="ends")
         ),
-        _student("intra-shot, then inter-shot", "both"),
-        _student("intra-shot only", "intra_only"),
-        _student("inter-shot only", "inter_only"),
-        _student("random-exit history", "both_exit"),
+        _student("before distillation", pathlib.Path("tiny_causal_init.py")),
+        _student("before distillation, no jump", HERE / "causal_no_jump.py"),
+        _student("intra-shot, then inter-shot", HERE / "both.py"),
+        _student("intra-shot only", HERE / "intra_only.py"),
+        _student("inter-shot only", HERE / "inter_only.py"),
+        _student("random-exit history", HERE / "both_exit.py"),
     ),
 )

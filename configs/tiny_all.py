@@ -16,6 +16,7 @@ config = Pipeline(
         pathlib.Path("tiny_latents.py"),
         pathlib.Path("tiny_base.py"),
         pathlib.Path("tiny_teacher.py"),
+        pathlib.Path("tiny_teacher_more.py"),
         pathlib.Path("tiny_ode_pairs.py"),
         pathlib.Path("tiny_causal_init.py"),
         pathlib.Path("tiny_dmd_intra.py"),

@@ -1,0 +1,16 @@
+"""A causal student, before distillation, that only content tells earlier shots from its own."""
+
+import dataclasses
+import pathlib
+
+from shotstream_jax.config import TINY
+from shotstream_jax.train.causal_init_training import CausalInitTraining
+from shotstream_jax.train.experiment import load_config
+
+HERE = pathlib.Path(__file__).parent
+
+config = dataclasses.replace(
+    load_config(HERE.parent / "tiny_causal_init.py", CausalInitTraining),
+    output=pathlib.Path("runs/tiny/ablations/causal_no_jump"),
+    dit=dataclasses.replace(TINY.dit, shot_phase=0.0),
+)
