@@ -2,7 +2,7 @@
 
     shotstream train configs/tiny_teacher_more.py --resume
 
-About 35 minutes on 2 CPU cores.
+About 35 minutes on 2 CPU cores, to a loss of 0.20.
 """
 
 import dataclasses

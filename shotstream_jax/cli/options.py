@@ -3,18 +3,16 @@
 import pathlib
 from typing import Annotated, Any, Literal
 
-import jax.numpy as jnp
 import tyro
 
 from shotstream_jax.model import Model, open_model
+from shotstream_jax.models.compute import FORMATS
 from shotstream_jax.rollout.approximate import Approximation
 
 Approximate = Annotated[tuple[Approximation, ...], tyro.conf.arg(metavar="NAME")]
 """Names of approximations, none by default."""
 
 Dtype = Literal["auto", "float32", "bfloat16"]
-
-_DTYPES = {"auto": None, "float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def open_named(source: str | pathlib.Path, dtype: Dtype, devices: int | None, **how: Any) -> Model:
@@ -24,4 +22,4 @@ def open_named(source: str | pathlib.Path, dtype: Dtype, devices: int | None, **
       ValueError: as `open_model`.
       OSError: as `open_model`.
     """
-    return open_model(source, dtype=_DTYPES[dtype], devices=devices, **how)
+    return open_model(source, dtype=FORMATS.get(dtype), devices=devices, **how)

@@ -1,6 +1,7 @@
 """How a network is computed, as opposed to what it computes: static arguments of its programs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -9,6 +10,9 @@ from jax.sharding import Mesh
 
 AttentionBackend = Literal["xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
+
+FORMATS: Mapping[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+"""Number formats by the names that options and configs have for them."""
 
 _SPLASH_HEAD_DIM = 128
 """Channels of a head in whole multiples of which the TPU kernel is tiled."""

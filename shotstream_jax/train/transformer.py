@@ -14,7 +14,7 @@ from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.data.transforms import Transform
-from shotstream_jax.models.compute import AttentionBackend, Compute, Remat, default_compute
+from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
@@ -25,8 +25,6 @@ from shotstream_jax.train.objective import Batch, Networks
 from shotstream_jax.train.stage import Batches, Candidate, Role, Scores, Training
 from shotstream_jax.train.weights import export_model, stored_config, training_facts
 from shotstream_jax.typing import Params, Text
-
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +59,7 @@ class ComputeConfig:
     @property
     def format(self) -> Any:
         """`dtype` as an array has it."""
-        return _DTYPES[self.dtype]
+        return FORMATS[self.dtype]
 
     def on(self, mesh: Mesh, head_dim: int) -> Compute:
         """The same, as networks with such heads take it on some devices."""

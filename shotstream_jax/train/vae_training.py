@@ -17,6 +17,7 @@ from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.sources import WorldSource
 from shotstream_jax.data.world.spec import Split
 from shotstream_jax.data.world.stage import Picture
+from shotstream_jax.models.compute import FORMATS
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.clips import Phase, PhasedClips, phase_ends
 from shotstream_jax.train.objective import Inputs, Networks, Objective, Scored
@@ -39,8 +40,6 @@ from shotstream_jax.train.weights import (
     training_facts,
 )
 from shotstream_jax.typing import Params
-
-_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +140,7 @@ class VAETraining(Training):
 
     def _loss(self, params: Any, inputs: Inputs) -> Scored:
         pixels = to_pixels(inputs.batch["pixels"])
-        keys, dtype = inputs.chance.samples, _DTYPES[self.compute]
+        keys, dtype = inputs.chance.samples, FORMATS[self.compute]
         return vae_loss(params, self.raw, pixels, keys, loss=self.loss, dtype=dtype)
 
     def _validate(
