@@ -8,6 +8,7 @@ every shot. Several hosts share the shards.
 
 import pathlib
 
+from shotstream_jax.models.vae_config import WAN_VAE
 from shotstream_jax.train.latents import LatentMaking
 
 config = LatentMaking(
@@ -15,6 +16,7 @@ config = LatentMaking(
     samples=20_000,
     shard=8,
     vae=pathlib.Path("checkpoints/wan-1.3b"),
+    vae_config=WAN_VAE,
     shots=5,
     height=480,
     width=832,

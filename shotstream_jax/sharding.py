@@ -4,9 +4,10 @@ Sharding is a rule about trees, not a word in the networks. Mesh axes: `data` (b
 (parameters, gathered when used), `tensor` (heads and hidden channels), `sequence` (tokens).
 """
 
+import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jax.sharding import (
     SingleDeviceSharding,
 )
 
-from shotstream_jax.typing import PyTree
+from shotstream_jax.typing import Array, Params, PyTree
 
 Device = Any
 """A device, as `jax.devices()` lists them."""
@@ -137,6 +138,36 @@ def split_rows(frames: PyTree[Any], mesh: Mesh) -> Any:
         return replicated(mesh)
 
     return jax.tree.map(place, frames)
+
+
+def sample_axes(samples: int, mesh: Mesh) -> tuple[str, ...] | None:
+    """The mesh axes that a batch is split over; `None` where it does not divide over them."""
+    axes = tuple(axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1)
+    return None if samples % math.prod(mesh.shape[axis] for axis in axes) else axes
+
+
+def each_sample(
+    apply: Callable[[Params, Array], Array], mesh: Mesh | None
+) -> Callable[[Params, Array], Array]:
+    """`apply(params, sample)` for a batch: one sample after another, every device its own.
+
+    For work of which a chip holds one sample at a time; the weights are whole on every device.
+    """
+
+    def in_turn(params: Params, batch: Array) -> Array:
+        return jax.lax.map(functools.partial(apply, params), batch)
+
+    if mesh is None or mesh.size == 1:
+        return in_turn
+
+    def on_each(params: Params, batch: Array) -> Array:
+        spec = PartitionSpec(sample_axes(len(batch), mesh))
+        split = jax.shard_map(
+            in_turn, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec, check_vma=False
+        )
+        return split(params, batch)
+
+    return on_each
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

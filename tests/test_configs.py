@@ -10,11 +10,12 @@ import pytest
 from shotstream_jax.cli.table import Table
 from shotstream_jax.cli.train import load_experiment
 from shotstream_jax.config import TINY
+from shotstream_jax.perf.training_plan import experiment_programs
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.experiment import load_config
 from shotstream_jax.train.making import Making
 from shotstream_jax.train.pipeline import Pipeline
-from shotstream_jax.train.programs import build_programs
+from shotstream_jax.train.stage import Training
 from shotstream_jax.train.teacher_training import TeacherTraining
 from shotstream_jax.train.transformer import TransformerTraining
 
@@ -71,16 +72,13 @@ def test_ablations_begin_with_the_miniature_and_differ_from_one_another():
 
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
 def test_a_full_size_step_lowers_without_weights(path):
-    training = load_experiment(path)
-    if isinstance(training, Making):
-        return
-    assert isinstance(training, TransformerTraining)
-    mesh = make_mesh(jax.devices()[:1])
-    stage = training.stage(mesh)
-    programs = build_programs(stage, training, mesh)
-    frozen = {name: weights.shapes for name, weights in stage.frozen.items()}
-    for step in programs.steps.values():
-        lowered = step.lower(programs.shapes, frozen, stage.batch_shapes)
-        state, metrics = lowered.out_info
-        assert jax.tree.structure(state) == jax.tree.structure(programs.shapes)
+    experiment = load_experiment(path)
+    assert isinstance(experiment, Training | Making)
+    for program in experiment_programs(experiment, make_mesh(jax.devices()[:1])).values():
+        made = program.lower().out_info
+        if isinstance(experiment, Making):
+            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(made))
+            continue
+        state, metrics = made
+        assert jax.tree.structure(state) == jax.tree.structure(program.arguments["state"])
         assert all(metric.dtype in (jnp.float32, jnp.int32) for metric in metrics.values())

@@ -3,7 +3,7 @@
     shotstream plan --preset wan-1.3b --target v6e:1x1             the whole film, resident at once
     shotstream plan --program chunk --target v5e:2x2 --json        one program
     shotstream plan --table docs/plans                             shipped presets on usual targets
-    shotstream plan --experiment configs/wan_teacher.py --target v5p:2x2x2     steps that train
+    shotstream plan --experiment configs/wan_teacher.py --target v5p:2x2x2     what trains
 
 Memory is what the compiler says; times and rates are projections, and are called so.
 """
@@ -30,9 +30,10 @@ from shotstream_jax.perf.part_cost import program_flops
 from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.programs import FilmSizes, film_programs
 from shotstream_jax.perf.projection import check_share
-from shotstream_jax.perf.targets import find_target, target_mesh, training_mesh
-from shotstream_jax.perf.training_plan import training_programs
+from shotstream_jax.perf.targets import find_target, target_mesh
+from shotstream_jax.perf.training_plan import plan_experiment
 from shotstream_jax.train.experiment import load_config
+from shotstream_jax.train.making import Making
 from shotstream_jax.train.stage import Training
 
 InEightBits = Literal["int8-cache", "int8-weights"]
@@ -70,7 +71,7 @@ class PlanOptions:
       chunks: of a shot; by default as many as the network looks back over.
       approximate: hold the cache (int8-cache), the transformer (int8-weights) or both in 8 bits.
       share_of_peak: what projections assume, of the chip's peak.
-      experiment: plan the training steps of an experiment file instead of a film; its own mesh is
+      experiment: plan the programs of an experiment file instead of a film; its own mesh is
         taken unless --mesh says data=2,fsdp=8.
       table: plan the shipped presets on usual targets into a folder: a JSON file each, which is
         kept when it is there, and a table of all.
@@ -121,7 +122,10 @@ def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:
     console = Console(stderr=True, quiet=args.json)
     if args.table is not None:
         return _make_table(args, args.table, console)
-    found = make_plan(args) if args.experiment is None else plan_training(args, args.experiment)
+    if args.experiment is None:
+        found = make_plan(args)
+    else:
+        found = make_experiment_plan(args, args.experiment)
     if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
@@ -174,19 +178,14 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
     }
 
 
-def plan_training(args: PlanOptions, experiment: pathlib.Path) -> dict[str, Any]:
-    """Plans of the steps of a stage as JSON has them; sizes in bytes of one device."""
-    training, target = load_config(experiment, Training), find_target(args.target)
-    asked = training.mesh
-    mesh = training_mesh(target, args.mesh, fsdp=asked.fsdp, tensor=asked.tensor)
-    plans = {
-        name: dataclasses.asdict(plan_program(program, target, mesh))
-        for name, program in training_programs(training, mesh).items()
-    }
+def make_experiment_plan(args: PlanOptions, experiment: pathlib.Path) -> dict[str, Any]:
+    """Plans of the programs of an experiment as JSON has them; sizes in bytes of one device."""
+    found = plan_experiment(experiment, args.target, args.mesh)
+    plans = {name: dataclasses.asdict(program) for name, program in found.items()}
     return {
         "experiment": str(experiment),
-        "stage": type(training).__name__,
-        "target": target.name,
+        "stage": type(load_config(experiment, Training, Making)).__name__,
+        "target": args.target,
         "mesh": next(iter(plans.values()))["mesh"],
         "fits": all(found["fits"] for found in plans.values()),
         "programs": plans,

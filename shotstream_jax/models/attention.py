@@ -7,7 +7,6 @@ Nothing else is needed: the cache is laid out so that what may be seen is a pref
 causality is a loop over prefixes (`attend_levels`). Softmax is float32 in every backend.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -17,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 from shotstream_jax.models.compute import AttentionBackend
 from shotstream_jax.models.splash import splash
 from shotstream_jax.pytree import pytree, static
+from shotstream_jax.sharding import sample_axes
 from shotstream_jax.typing import Array, Float, Int
 
 Queries = Float[Array, "batch query head head_dim"]
@@ -124,10 +124,8 @@ def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
         return kernel
 
     def on_each(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
-        samples = [axis for axis in ("data", "fsdp") if mesh.shape[axis] > 1]
-        holders = math.prod(mesh.shape[axis] for axis in samples)
         spec = PartitionSpec(
-            None if q.shape[0] % holders else tuple(samples),
+            sample_axes(q.shape[0], mesh),
             None,
             None if q.shape[2] % mesh.shape["tensor"] else "tensor",
         )

@@ -76,7 +76,7 @@ class BaseTraining(TransformerTraining):
             objectives={"base": objective},
             weights={"base": random_weights(init, self.seed)},
             batches=self._batches,
-            batch_shapes={"target": self.latents_shape(), **self.caption_shapes(1)},
+            batch_shapes={"target": self.shapes.latents(), **self.shapes.text(1)},
             turn=lambda step: "base",
             finish=self._finish,
         )

@@ -56,13 +56,12 @@ class CausalInitTraining(TransformerTraining):
         )
         start = network_weights(self.teacher, "dit", self.dit, made_by=("teacher",))
         states = len(self.rollout.steps) + 1
-        shapes = {name: shape for name, shape in self.excerpt_shapes().items() if name != "target"}
         return Stage(
             objectives={"generator": objective},
             weights={"generator": start},
             frozen={"text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
-            batch_shapes={**shapes, "trajectory": self.latents_shape(states)},
+            batch_shapes={**self.shapes.given(), "trajectory": self.shapes.latents(states)},
             turn=lambda step: "generator",
             candidate=lambda: self.candidate(
                 "student", self.teacher, lambda networks: networks["generator"], compute

@@ -190,7 +190,7 @@ class DistillationTraining(TransformerTraining):
         """Shapes of what `with_negative` adds."""
         if self.negative is None:
             return {}
-        shapes = self.caption_shapes(1)
+        shapes = self.shapes.text(1)
         return {f"negative_{name}": shape for name, shape in shapes.items()}
 
     def _negative(self, networks: Networks, batch: Batch) -> Negative:
@@ -233,7 +233,7 @@ class IntraShotTraining(DistillationTraining):
             },
             frozen=self.frozen_weights(),
             batches=self._batches,
-            batch_shapes={**self.excerpt_shapes(), **self.negative_shapes()},
+            batch_shapes={**self.shapes.excerpt(), **self.negative_shapes()},
             turn=self.turn,
             candidate=lambda: self.candidate(
                 "student", self.generator, lambda networks: networks["generator"], compute

@@ -18,13 +18,14 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from shotstream_jax.data.latent_films import LatentFilms, reference_frames
 from shotstream_jax.data.transforms import Captions, Sample
@@ -33,6 +34,7 @@ from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.vae import encode_images
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_stream import decode_in_turn
+from shotstream_jax.sharding import each_sample
 from shotstream_jax.story import ContextPolicy, context_frames
 from shotstream_jax.train.conditioning import Conditioning
 from shotstream_jax.train.dmd_training import DistillationTraining
@@ -40,6 +42,7 @@ from shotstream_jax.train.material import shot_conditioning
 from shotstream_jax.train.objective import Batch, Inputs, Networks, Report, Scored
 from shotstream_jax.train.self_forcing import Take
 from shotstream_jax.train.stage import Batches, Scores, Stage, Weights, random_weights
+from shotstream_jax.train.transformer import check_shots
 from shotstream_jax.train.weights import network_weights, stored_config
 from shotstream_jax.typing import Array, Float, Index, Key, Params
 
@@ -115,11 +118,11 @@ class InterShotTraining(DistillationTraining):
             frozen=frozen,
             batches=self._batches,
             batch_shapes={
-                "shot": self.number_shape(),
-                **self.caption_shapes(),
+                "shot": self.shapes.numbers(),
+                **self.shapes.text(),
                 **self.negative_shapes(),
             },
-            carry=self.latents_shape(self.captions, frames=len(story.frames)),
+            carry=self.shapes.latents(self.captions, frames=len(story.frames)),
             turn=self.turn,
             candidate=lambda: self.candidate(
                 "student",
@@ -149,11 +152,7 @@ class InterShotTraining(DistillationTraining):
 
     def _batches(self) -> Batches:
         films = LatentFilms(self.latents)
-        if films.facts["shots"] != self.captions:
-            raise ValueError(
-                f"{self.latents} holds films of {films.facts['shots']} shots and the config says "
-                f"captions {self.captions}; make them the same."
-            )
+        check_shots(films.facts, self.captions, self.latents)
         tokenize = self.tokenizer(self.teacher).tokenize
         stories = self.loader(films, self.with_negative(tokenize, Captions(tokenize)))
         return ShotByShot(stories, self.captions)
@@ -248,16 +247,28 @@ class _Story:
 
     def _remember(self, inputs: Inputs, take: Take) -> References:
         """The history, with what later shots may be shown of this one."""
-        vae, history = inputs.networks["vae"], jax.lax.stop_gradient(take.history)
-        pixels = decode_in_turn(vae, self._vae, history, dtype=self._compute.dtype)
-        seen = jnp.clip(pixels[:, jnp.asarray(self.frames)], -1, 1)
-        # A frame at a time, as it was decoded: all at once hold more than a chip does.
-        pictures = jax.lax.map(
-            lambda images: encode_images(vae, self._vae, images[:, None])[:, 0],
-            seen.swapaxes(0, 1),
-        ).swapaxes(0, 1)
+        compute, latents = self._compute, jax.lax.stop_gradient(take.history)
+        see = functools.partial(reference_pictures, self._vae, self.frames, dtype=compute.dtype)
+        pictures = each_sample(see, compute.mesh)(inputs.networks["vae"], latents)
         shot = _shot_of(inputs.batch)
         return jax.lax.dynamic_update_index_in_dim(inputs.carry, pictures, shot, axis=1)
+
+
+def reference_pictures(
+    config: VAEConfig,
+    frames: Sequence[int],
+    params: Params,
+    latents: Float[Array, "frame row col chan"],
+    *,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "reference row col chan"]:
+    """Some video frames of a finished clip, each encoded by itself, as later shots are shown them.
+
+    All of it a frame at a time: a chip does not hold the pixels of many at full size.
+    """
+    pixels = decode_in_turn(params, config, latents[None], dtype=dtype)[0]
+    seen = jnp.clip(pixels[jnp.asarray(frames)], -1, 1)
+    return jax.lax.map(lambda image: encode_images(params, config, image[None, None])[0, 0], seen)
 
 
 def _shot_of(batch: Batch) -> Index:

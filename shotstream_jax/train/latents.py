@@ -8,13 +8,14 @@ precision.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from shotstream_jax.checkpoints.manager import load_network
 from shotstream_jax.data.latent_films import KIND, reference_frames
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.sources import Film, FilmSource, RecordSource, WorldSource
@@ -22,11 +23,17 @@ from shotstream_jax.data.world.spec import Split
 from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.models.vae import encode, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.sharding import make_mesh, replicated
 from shotstream_jax.story import CONTEXT_BUDGET
-from shotstream_jax.train.making import Making, Recipe
+from shotstream_jax.train.making import Making, Recipe, SampleProgram
+from shotstream_jax.train.objective import Networks
+from shotstream_jax.train.programs import load_networks
 from shotstream_jax.train.vae import to_pixels
-from shotstream_jax.train.weights import stored_config
-from shotstream_jax.typing import Array, Latents, Params, UInt8
+from shotstream_jax.train.weights import network_weights, stored_config
+from shotstream_jax.typing import Array, Float, UInt8
+
+Encoded = tuple[Float[Array, "frame row col chan"], Float[Array, "reference row col chan"]]
+"""A shot, whole; and the frames of it that later shots may be shown, each by itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +42,7 @@ class LatentMaking(Making):
 
     Attributes:
       vae: checkpoint with the autoencoder.
+      vae_config: its sizes; `None` takes them from the checkpoint.
       records: folder of a `story_world` dataset; without it films are painted while one waits.
       split: which films.
       shots: of every painted film.
@@ -45,6 +53,7 @@ class LatentMaking(Making):
     """
 
     vae: pathlib.Path
+    vae_config: VAEConfig | None = None
     records: pathlib.Path | None = None
     split: Split = "train"
     shots: int = 5
@@ -53,6 +62,28 @@ class LatentMaking(Making):
     video_frames: int = 21
     budget: int = CONTEXT_BUDGET
 
+    @property
+    def sizes(self) -> VAEConfig:
+        """The autoencoder's.
+
+        Raises:
+          ValueError: the checkpoint's is none.
+          FileNotFoundError: no checkpoint to take them from.
+        """
+        return self.vae_config or stored_config(self.vae, "vae", VAEConfig)
+
+    def program(self, mesh: Mesh) -> SampleProgram:
+        """One shot: a chip does not hold more at full size."""
+        config = self.sizes
+        references = reference_frames(self.video_frames, self.budget)
+        shape = (self.video_frames, self.height, self.width, 3)
+        shot = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=replicated(mesh))
+        return SampleProgram(
+            function=functools.partial(_encode_shot, config, references),
+            networks={"vae": network_weights(self.vae, "vae", config)},
+            inputs={"shot": shot},
+        )
+
     def recipe(self) -> Recipe:
         """Bind the autoencoder and the films.
 
@@ -60,7 +91,6 @@ class LatentMaking(Making):
           ValueError: sizes that do not divide into latents, no such films, or a damaged checkpoint.
           FileNotFoundError: no checkpoint.
         """
-        config = stored_config(self.vae, "vae", VAEConfig)
         films = self._films()
         if len(films) < self.samples:
             raise ValueError(
@@ -68,15 +98,24 @@ class LatentMaking(Making):
                 "for; ask for fewer (--samples), or write more."
             )
         first = films[0]
-        video_frames = first.shot_lengths[0]
+        config, video_frames = self.sizes, first.shot_lengths[0]
         height, width = first.frames(0, [0]).shape[1:3]
         clip = (
             config.latent_frames(video_frames),
             *config.latent_grid(height, width),
             config.latent_channels,
         )
-        frames = reference_frames(video_frames, self.budget)
-        encoder = _Encoder(load_network(self.vae, "vae", dtype=jnp.float32), config, frames)
+        # Every process makes shards of its own, on a device of its own.
+        mesh = make_mesh(jax.local_devices()[:1])
+        networks = load_networks({"vae": network_weights(self.vae, "vae", config)}, mesh)
+        references = reference_frames(video_frames, self.budget)
+        program = jax.jit(functools.partial(_encode_shot, config, references))
+        encode_shot = functools.partial(program, networks)
+
+        def make(numbers: Sequence[int]) -> Arrays:
+            rows = [_row(films[number], encode_shot) for number in numbers]
+            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
         return Recipe(
             facts={
                 "kind": KIND,
@@ -84,9 +123,9 @@ class LatentMaking(Making):
                 "shots": len(first.captions),
                 "video_frames": video_frames,
                 "picture": [height, width],
-                "reference_frames": frames,
+                "reference_frames": references,
             },
-            make=functools.partial(encoder.rows, films),
+            make=make,
         )
 
     def _films(self) -> FilmSource:
@@ -102,32 +141,23 @@ class LatentMaking(Making):
         )
 
 
-class _Encoder:
-    """One program a film size: all shots of a film at once."""
+def _encode_shot(
+    config: VAEConfig,
+    references: tuple[int, ...],
+    networks: Networks,
+    shot: UInt8[Array, "video_frame height width 3"],
+) -> Encoded:
+    vae, pixels = networks["vae"], to_pixels(shot[None])
+    pictures = encode_images(vae, config, pixels[:, jnp.asarray(references)])
+    return encode(vae, config, pixels)[0], pictures[0]
 
-    def __init__(self, params: Params, config: VAEConfig, references: tuple[int, ...]) -> None:
-        self._params, self._references = params, references
 
-        @jax.jit
-        def encode_film(
-            params: Params, frames: UInt8[Array, "shot video_frame height width 3"]
-        ) -> tuple[Latents, Latents]:
-            pixels = to_pixels(frames)
-            pictures = encode_images(params, config, pixels[:, jnp.asarray(references)])
-            return encode(params, config, pixels), pictures
-
-        self._encode = encode_film
-
-    def rows(self, films: FilmSource, numbers: Sequence[int]) -> Arrays:
-        """The fields of some films, one row a film."""
-        rows = [self._row(films[number]) for number in numbers]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-    def _row(self, film: Film) -> Arrays:
-        frames = np.stack([film.frames(shot) for shot in range(len(film.captions))])
-        clips, pictures = self._encode(self._params, frames)
-        return {
-            "clips": np.asarray(clips, np.float16),
-            "references": np.asarray(pictures, np.float16),
-            "captions": np.asarray(film.captions, np.str_),
-        }
+def _row(film: Film, encode_shot: Callable[[Any], Encoded]) -> Arrays:
+    """The fields of a film."""
+    shots = [encode_shot(film.frames(shot)) for shot in range(len(film.captions))]
+    clips, pictures = zip(*shots, strict=True)
+    return {
+        "clips": np.asarray(clips, np.float16),
+        "references": np.asarray(pictures, np.float16),
+        "captions": np.asarray(film.captions, np.str_),
+    }

@@ -29,7 +29,7 @@ from shotstream_jax.train.objective import Batch
 from shotstream_jax.train.programs import (
     build_programs,
     first_state,
-    load_frozen,
+    load_networks,
     mesh_of,
     place_batch,
 )
@@ -168,7 +168,7 @@ class _Run:
         else:
             self._state, facts = restored
             self._batches.set_state(facts["data"])
-        self._frozen = load_frozen(stage, self._programs.mesh)
+        self._frozen = load_networks(stage.frozen, self._programs.mesh)
         self.step = int(self._state.step)
         self.dump: pathlib.Path | None = None
         self._interval = Interval(facts["interval"])

@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
+from jax.sharding import Mesh
 
 from shotstream_jax.data.shards import FACTS as DATASET
 from shotstream_jax.data.shards import Arrays, Shards
 from shotstream_jax.train.loop import Outcome, Progress, Watch, ignore, stop_signals
 from shotstream_jax.train.run_folder import Existing, describe, opened, refuse_other, stored_facts
-from shotstream_jax.train.stage import MeshConfig
+from shotstream_jax.train.stage import MeshConfig, Weights
+from shotstream_jax.typing import PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,21 @@ class Recipe:
 
     facts: Mapping[str, Any]
     make: Callable[[Sequence[int]], Arrays]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleProgram:
+    """What makes samples, before there are weights or data.
+
+    Attributes:
+      function: of the networks, then of every input in order; yet to be compiled.
+      networks: by name.
+      inputs: shapes of what else it is given, with their places, by what they are.
+    """
+
+    function: Callable[..., Any]
+    networks: Mapping[str, Weights]
+    inputs: Mapping[str, PyTree[Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +77,15 @@ class Making(abc.ABC):
     def __post_init__(self) -> None:
         """Raises: ValueError: no samples, or shards of none."""
         shards_of(self)
+
+    @abc.abstractmethod
+    def program(self, mesh: Mesh) -> SampleProgram:
+        """What runs on the devices; nothing is allocated.
+
+        Raises:
+          ValueError: sizes that do not fit together.
+          FileNotFoundError: no checkpoint to take sizes from that the settings do not tell.
+        """
 
     @abc.abstractmethod
     def recipe(self) -> Recipe:

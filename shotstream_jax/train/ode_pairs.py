@@ -10,11 +10,12 @@ Source: public ShotStream repository, Teacher_Ode_Sample.py, with noise that is 
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import TOKENIZER
 from shotstream_jax.data.latent_films import LatentFilms
@@ -34,17 +35,18 @@ from shotstream_jax.rollout.teacher import (
     sample_euler,
 )
 from shotstream_jax.schedule import TRAIN_STEPS
-from shotstream_jax.sharding import shardings_for
+from shotstream_jax.sharding import placed_shapes, replicated
 from shotstream_jax.story import ContextPolicy
+from shotstream_jax.train.batch_shapes import BatchShapes
 from shotstream_jax.train.conditioning import Conditioning, Negative, without_prompt
-from shotstream_jax.train.making import Making, Recipe
+from shotstream_jax.train.making import Making, Recipe, SampleProgram
 from shotstream_jax.train.material import excerpt, read_text
-from shotstream_jax.train.objective import Batch
-from shotstream_jax.train.programs import mesh_of
+from shotstream_jax.train.objective import Batch, Networks
+from shotstream_jax.train.programs import load_networks, mesh_of
 from shotstream_jax.train.state import batch_sharding
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig, check_clip
+from shotstream_jax.train.transformer import ClipShape, ComputeConfig, check_clip, check_shots
 from shotstream_jax.train.weights import network_weights
-from shotstream_jax.typing import Array, Float, Key, Latents, Params
+from shotstream_jax.typing import Array, Float, Int, Latents, Params
 
 KIND = "ode_pairs"
 
@@ -60,6 +62,7 @@ class OdePairs(Making):
       text: sizes of the text encoder.
       rollout: whose few-step levels are kept.
       clip: size of a shot's latents.
+      captions: captions of a sample: shots of its film.
       steps: network calls of a trajectory, each twice with guidance.
       guidance: how far past the negative prompt to go; 1 is no guidance.
       history_guidance: whether to lead away from shots without their history too.
@@ -74,6 +77,7 @@ class OdePairs(Making):
     text: TextEncoderConfig
     rollout: RolloutConfig
     clip: ClipShape
+    captions: int = 5
     steps: int = 50
     guidance: float = 6.0
     history_guidance: bool = False
@@ -92,6 +96,38 @@ class OdePairs(Making):
             keep=kept_steps(self.rollout.steps, self.steps),
         )
 
+    @property
+    def _shapes(self) -> BatchShapes:
+        return BatchShapes(
+            batch=self.shard,
+            clip=(self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels),
+            budget=self.rollout.window.context,
+            captions=self.captions,
+            text_tokens=self.dit.text_tokens,
+        )
+
+    def program(self, mesh: Mesh) -> SampleProgram:
+        """The trajectories of a shard, split over the devices.
+
+        Raises:
+          ValueError: levels that no step starts at.
+        """
+        shapes, compute = self._shapes, self.compute.on(mesh, self.dit.head_dim)
+        given = {"dtype": compute.dtype, "made_by": ("teacher",)}
+        batch = {**shapes.given(), "number": shapes.numbers()}
+        none = {} if self.negative is None else dataclasses.replace(shapes, batch=1).text(1)
+        return SampleProgram(
+            function=functools.partial(self._sample, compute, self.sampling),
+            networks={
+                "dit": network_weights(self.teacher, "dit", self.dit, **given),
+                "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
+            },
+            inputs={
+                "batch": placed_shapes(batch, jax.tree.map(lambda _: batch_sharding(mesh), batch)),
+                "negative": placed_shapes(none, jax.tree.map(lambda _: replicated(mesh), none)),
+            },
+        )
+
     def recipe(self) -> Recipe:
         """Load the teacher and open the films.
 
@@ -99,36 +135,28 @@ class OdePairs(Making):
           ValueError: sizes that do not fit together, or levels that no step starts at.
           FileNotFoundError: no checkpoint.
         """
-        sampling = self.sampling
         films = LatentFilms(self.latents)
-        shape = (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
-        check_clip(films.facts, shape, self.latents)
+        clip = self._shapes.clip
+        check_clip(films.facts, clip, self.latents)
+        check_shots(films.facts, self.captions, self.latents)
         mesh = mesh_of(self.mesh)
-        compute = self.compute.on(mesh, self.dit.head_dim)
-        given = {"dtype": compute.dtype, "made_by": ("teacher",)}
-        weights = {
-            "dit": network_weights(self.teacher, "dit", self.dit, **given),
-            "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
-        }
-        networks = {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
+        program = self.program(mesh)
+        networks = load_networks(program.networks, mesh)
         tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.dit.text_tokens)
         transform = Excerpt(
             tokenizer.tokenize, budget=self.rollout.window.context, policy=self.policy
         )
         negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
-        sample = jax.jit(functools.partial(self._sample, compute, sampling=sampling, shape=shape))
+        sample = jax.jit(program.function)
 
         def make(numbers: Sequence[int]) -> Arrays:
             rows = [self._draw(films, transform, number) for number in numbers]
             batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-            keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(self.seed), n))(
-                jnp.asarray(numbers)
-            )
-            placed = jax.device_put(batch, batch_sharding(mesh))
-            trajectory = sample(networks, placed, keys, negative)
+            told = {**batch, "number": np.asarray(numbers, np.int32)}
+            trajectory = sample(networks, jax.device_put(told, batch_sharding(mesh)), negative)
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
-        return Recipe(facts={"kind": KIND, "clip": shape, "levels": self.rollout.steps}, make=make)
+        return Recipe(facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, make=make)
 
     def _draw(self, films: LatentFilms, transform: Excerpt, number: int) -> Arrays:
         sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))
@@ -138,13 +166,10 @@ class OdePairs(Making):
     def _sample(
         self,
         compute: Compute,
-        networks: Mapping[str, Params],
-        batch: Batch,
-        keys: Key[Array, " batch"],
-        negative: Batch,
-        *,
         sampling: SampleConfig,
-        shape: tuple[int, ...],
+        networks: Networks,
+        batch: Batch,
+        negative: Batch,
     ) -> Float[Array, "batch level target_frame row col chan"]:
         reading = {"text_tokens": self.dit.text_tokens, "dtype": compute.dtype}
         text = read_text(networks["text"], self.text, batch, **reading)
@@ -153,13 +178,20 @@ class OdePairs(Making):
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
-        given = excerpt(batch, text)
+        given, noise = excerpt(batch, text), self._noise(batch["number"])
         sampled = sample_shot(
             networks["dit"], self.dit, given, unprompted, noise, sampling, compute
         )
         states = jnp.concatenate([sampled.kept, sampled.x0[None]])
         return jnp.moveaxis(states, 0, 1)
+
+    def _noise(self, numbers: Int[Array, " batch"]) -> Latents:
+        root = jax.random.key(self.seed)
+
+        def draw(number: Int[Array, ""]) -> Float[Array, "frame row col chan"]:
+            return jax.random.normal(jax.random.fold_in(root, number), self._shapes.clip)
+
+        return jax.vmap(draw)(numbers)
 
 
 def sample_shot(

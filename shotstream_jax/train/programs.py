@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
 from shotstream_jax.train.objective import Batch, Networks, Objective
-from shotstream_jax.train.stage import MeshConfig, Stage, Training
+from shotstream_jax.train.stage import MeshConfig, Stage, Training, Weights
 from shotstream_jax.train.state import TrainState, batch_sharding, init_state, state_shardings
 from shotstream_jax.train.step import TrainStep, jit_step
 
@@ -74,9 +74,9 @@ def first_state(stage: Stage, training: Training, programs: Programs) -> TrainSt
     return start(params)
 
 
-def load_frozen(stage: Stage, mesh: Mesh) -> Networks:
-    """The networks that are only looked at."""
-    return {name: w.load(shardings_for(w.shapes, mesh)) for name, w in stage.frozen.items()}
+def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> Networks:
+    """Networks that are only looked at."""
+    return {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
 
 
 def place_batch(batch: Batch, objective: Objective, mesh: Mesh) -> Any:

@@ -68,7 +68,7 @@ class TeacherTraining(TransformerTraining):
             weights={"teacher": network_weights(self.start, "dit", self.dit)},
             frozen={"text": network_weights(self.start, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
-            batch_shapes=self.excerpt_shapes(),
+            batch_shapes=self.shapes.excerpt(),
             turn=lambda step: "teacher",
             candidate=lambda: self.candidate(
                 "teacher", self.start, lambda networks: networks["teacher"], compute

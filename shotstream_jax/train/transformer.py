@@ -20,6 +20,7 @@ from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
+from shotstream_jax.train.batch_shapes import BatchShapes
 from shotstream_jax.train.material import read_text
 from shotstream_jax.train.objective import Batch, Networks
 from shotstream_jax.train.stage import Batches, Candidate, Role, Scores, Training
@@ -106,33 +107,16 @@ class TransformerTraining(Training):
         """Frames, rows, columns and channels of a shot."""
         return (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
 
-    def caption_shapes(self, captions: int | None = None) -> dict[str, Any]:
-        """Shapes of the captions of a batch; `captions` a sample if it is not one a shot."""
-        size = (self.batch, captions or self.captions, self.dit.text_tokens)
-        return {
-            "ids": jax.ShapeDtypeStruct(size, jnp.int32),
-            "mask": jax.ShapeDtypeStruct(size, jnp.bool_),
-        }
-
-    def latents_shape(self, *axes: int, frames: int | None = None) -> jax.ShapeDtypeStruct:
-        """Shape of latents of a batch, with more axes before the frames."""
-        shape = (frames or self.clip.frames, *self.latent_shape[1:])
-        return jax.ShapeDtypeStruct((self.batch, *axes, *shape), jnp.float32)
-
-    def number_shape(self, *axes: int) -> jax.ShapeDtypeStruct:
-        """Shape of whole numbers, one a sample or more."""
-        return jax.ShapeDtypeStruct((self.batch, *axes), jnp.int32)
-
-    def excerpt_shapes(self) -> dict[str, Any]:
-        """Shapes of a batch of target shots with their context."""
-        budget = self.rollout.window.context
-        return {
-            "target": self.latents_shape(),
-            "target_shot": self.number_shape(),
-            "context": self.latents_shape(frames=budget),
-            "context_shot": self.number_shape(budget),
-            **self.caption_shapes(),
-        }
+    @property
+    def shapes(self) -> BatchShapes:
+        """Of what the batches of all devices together hold."""
+        return BatchShapes(
+            batch=self.batch,
+            clip=self.latent_shape,
+            budget=self.rollout.window.context,
+            captions=self.captions,
+            text_tokens=self.dit.text_tokens,
+        )
 
     def read(self, text: Any, batch: Batch) -> Text:
         """The encoded captions of a batch, by the text encoder's parameters."""
@@ -222,4 +206,17 @@ def check_clip(found: Mapping[str, Any], wanted: tuple[int, ...], folder: pathli
         raise ValueError(
             f"{folder} holds clips of {tuple(found['clip'])} (frames, rows, columns, channels) and "
             f"the config says {wanted}; make the latents again, or change clip and dit."
+        )
+
+
+def check_shots(found: Mapping[str, Any], captions: int, folder: pathlib.Path) -> None:
+    """Refuse films of another number of shots than the config says.
+
+    Raises:
+      ValueError: with both numbers.
+    """
+    if found["shots"] != captions:
+        raise ValueError(
+            f"{folder} holds films of {found['shots']} shots and the config says captions "
+            f"{captions}; make them the same."
         )

@@ -8,10 +8,10 @@ import pathlib
 import jax
 import pytest
 
-from shotstream_jax.cli.plan import PlanOptions, plan, plan_training
+from shotstream_jax.cli.plan import PlanOptions, make_experiment_plan, plan
 from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.targets import find_target, training_mesh
-from shotstream_jax.perf.training_plan import training_programs
+from shotstream_jax.perf.training_plan import experiment_programs, plan_experiment
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.transformer import ComputeConfig
 from tests.train import miniature
@@ -34,7 +34,7 @@ def experiment(tmp_path):
 
 def test_every_network_that_learns_has_a_program(tmp_path):
     mesh = make_mesh(jax.devices()[:1])
-    programs = training_programs(miniature.intra(tmp_path), mesh)
+    programs = experiment_programs(miniature.intra(tmp_path), mesh)
     assert programs.keys() == {"generator", "fake_score"}
     for program in programs.values():
         assert program.donated == (0,)
@@ -43,9 +43,25 @@ def test_every_network_that_learns_has_a_program(tmp_path):
         assert jax.tree.structure(state) == jax.tree.structure(program.arguments["state"])
 
 
+@pytest.mark.parametrize(
+    ("making", "shape"),
+    [
+        (lambda root: miniature.latents(root, vae_config=miniature.VAE), (2, 4, 6, 4)),
+        (miniature.pairs, (2, 3, 2, 4, 6, 4)),
+        (lambda root: miniature.pairs(root, negative="blurred"), (2, 3, 2, 4, 6, 4)),
+    ],
+    ids=["latents", "pairs", "pairs with a negative prompt"],
+)
+def test_what_makes_a_dataset_has_a_program(tmp_path, making, shape):
+    programs = experiment_programs(making(tmp_path), make_mesh(jax.devices()[:1]))
+    assert programs.keys() == {"samples"}
+    made = programs["samples"].lower().out_info
+    assert jax.tree.leaves(made)[0].shape == shape
+
+
 def test_stages_without_one_batch_are_refused(tmp_path):
     with pytest.raises(ValueError, match="VAETraining have no one shape"):
-        training_programs(miniature.vae(tmp_path), make_mesh(jax.devices()[:1]))
+        experiment_programs(miniature.vae(tmp_path), make_mesh(jax.devices()[:1]))
 
 
 @needs_compiler
@@ -53,7 +69,7 @@ def test_a_batch_must_divide_over_the_mesh(tmp_path):
     mesh = training_mesh(find_target("v5e:2x2"), fsdp=4)
     training = dataclasses.replace(miniature.teacher(tmp_path), batch=6)
     with pytest.raises(ValueError, match=r"batch of 6 .* does not divide among 4 devices"):
-        training_programs(training, mesh)
+        experiment_programs(training, mesh)
 
 
 @needs_compiler
@@ -78,7 +94,7 @@ def test_a_step_attends_by_the_kernel_of_its_devices(tmp_path):
     target = find_target("v5e:2x2")
     mesh = training_mesh(target, fsdp=2, tensor=2)
     assert training.compute.on(mesh, dit.head_dim).attention == "splash"
-    [step] = training_programs(training, mesh).values()
+    [step] = experiment_programs(training, mesh).values()
     assert plan_program(step, target, mesh).fits
     assert "splash" in step.lower().as_text()
 
@@ -86,4 +102,17 @@ def test_a_step_attends_by_the_kernel_of_its_devices(tmp_path):
 def test_a_file_that_is_not_there_is_named():
     options = PlanOptions(experiment=pathlib.Path("nowhere.py"))
     with pytest.raises(ValueError, match=r"There is no file nowhere\.py"):
-        plan_training(options, pathlib.Path("nowhere.py"))
+        make_experiment_plan(options, pathlib.Path("nowhere.py"))
+
+
+@needs_compiler
+def test_a_compiler_that_is_stopped_is_an_error_and_not_the_end(experiment):
+    """As the kernel stops it when memory runs out."""
+    text = experiment.read_text()
+    experiment.write_text(
+        "import multiprocessing, os\n"
+        "if multiprocessing.parent_process() is not None:\n"
+        "    os._exit(9)\n" + text
+    )
+    with pytest.raises(ValueError, match=r"compiler of teacher in .*small_teacher\.py was stopped"):
+        plan_experiment(experiment, "v5e:2x2")

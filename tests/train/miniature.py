@@ -121,6 +121,7 @@ def pairs(root: pathlib.Path, **changes) -> OdePairs:
     names = ("output", "dit", "text", "rollout", "clip", "compute", "latents")
     settings = {
         **{name: shared[name] for name in names},
+        "captions": SHOTS,
         "samples": 4,
         "shard": 2,
         "steps": 4,
