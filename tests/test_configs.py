@@ -10,7 +10,7 @@ import pytest
 from shotstream_jax.cli.table import Table
 from shotstream_jax.cli.train import load_experiment
 from shotstream_jax.config import TINY
-from shotstream_jax.perf.training_plan import experiment_programs
+from shotstream_jax.perf.experiment_plan import experiment_programs
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.experiment import load_config
 from shotstream_jax.train.making import Making

@@ -25,13 +25,13 @@ from rich.text import Text
 from shotstream_jax.atomic import replacing
 from shotstream_jax.config import PRESETS
 from shotstream_jax.models.compute import default_compute
+from shotstream_jax.perf.experiment_plan import plan_experiment
 from shotstream_jax.perf.film_plan import plan_film, project_program
 from shotstream_jax.perf.part_cost import program_flops
 from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.programs import FilmSizes, film_programs
 from shotstream_jax.perf.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh
-from shotstream_jax.perf.training_plan import plan_experiment
 from shotstream_jax.train.experiment import load_config
 from shotstream_jax.train.making import Making
 from shotstream_jax.train.stage import Training

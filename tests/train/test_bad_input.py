@@ -91,7 +91,9 @@ def test_films_of_another_number_of_shots(begun, tmp_path):
     training = miniature.inter(
         begun, output=tmp_path / "run", latents=tmp_path / "long", vae=miniature.VAE, **settings
     )
-    assert "holds films of 4 shots and the config says captions 3" in refusal(training)
+    pairs = miniature.pairs(begun, output=tmp_path / "pairs", latents=tmp_path / "long")
+    for experiment in (training, pairs):
+        assert "holds films of 4 shots and the config says captions 3" in refusal(experiment)
 
 
 def test_turns_that_would_leave_shots_out(begun, tmp_path):

@@ -1,4 +1,4 @@
-"""The steps that train, compiled for chips that are not here."""
+"""Programs of experiments, compiled for chips that are not here."""
 
 import dataclasses
 import importlib.util
@@ -9,9 +9,9 @@ import jax
 import pytest
 
 from shotstream_jax.cli.plan import PlanOptions, make_experiment_plan, plan
+from shotstream_jax.perf.experiment_plan import experiment_programs, plan_experiment
 from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.targets import find_target, training_mesh
-from shotstream_jax.perf.training_plan import experiment_programs, plan_experiment
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.transformer import ComputeConfig
 from tests.train import miniature
