@@ -105,12 +105,13 @@ class LatentMaking(Making):
             *config.latent_grid(height, width),
             config.latent_channels,
         )
+        # Films on disk have sizes of their own.
+        found = dataclasses.replace(self, height=height, width=width, video_frames=video_frames)
         # Every process makes shards of its own, on a device of its own.
         mesh = make_mesh(jax.local_devices()[:1])
-        networks = load_networks({"vae": network_weights(self.vae, "vae", config)}, mesh)
-        references = reference_frames(video_frames, self.budget)
-        program = jax.jit(functools.partial(_encode_shot, config, references))
-        encode_shot = functools.partial(program, networks)
+        program = found.program(mesh)
+        networks = load_networks(program.networks, mesh)
+        encode_shot = functools.partial(jax.jit(program.function), networks)
 
         def make(numbers: Sequence[int]) -> Arrays:
             rows = [_row(films[number], encode_shot) for number in numbers]
@@ -123,7 +124,7 @@ class LatentMaking(Making):
                 "shots": len(first.captions),
                 "video_frames": video_frames,
                 "picture": [height, width],
-                "reference_frames": references,
+                "reference_frames": reference_frames(video_frames, self.budget),
             },
             make=make,
         )
