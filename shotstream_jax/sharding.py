@@ -111,11 +111,11 @@ def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RU
 
 
 def placed_shapes(shapes: PyTree[Any], shardings: PyTree[Any]) -> Any:
-    """Shapes of a tree of arrays or shapes, each with its place."""
+    """Shapes of a tree of arrays or shapes, each with its place; one may do for a whole branch."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
-        shardings,
+        jax.tree.broadcast(shardings, shapes),
     )
 
 

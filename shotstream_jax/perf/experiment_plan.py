@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import jax
 from jax.sharding import Mesh
 
 from shotstream_jax.perf.plan import Plan, plan_program
@@ -85,10 +84,7 @@ def _step_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
     whole = {
         "state": placed_shapes(built.shapes, built.shardings),
         "frozen": _placed(stage.frozen, mesh),
-        "batch": {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=batch_sharding(mesh))
-            for name, leaf in stage.batch_shapes.items()
-        },
+        "batch": placed_shapes(stage.batch_shapes, batch_sharding(mesh)),
     }
     return {
         name: Program(name=name, function=step, arguments=whole, donated=(0,))

@@ -316,4 +316,4 @@ class _Shapes:
         return placed_shapes(frame, split_rows(frame, self.mesh))
 
     def _everywhere(self, shapes: Any) -> Any:
-        return placed_shapes(shapes, jax.tree.map(lambda _: replicated(self.mesh), shapes))
+        return placed_shapes(shapes, replicated(self.mesh))

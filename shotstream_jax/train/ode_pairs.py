@@ -115,7 +115,8 @@ class OdePairs(Making):
         shapes, compute = self._shapes, self.compute.on(mesh, self.dit.head_dim)
         given = {"dtype": compute.dtype, "made_by": ("teacher",)}
         batch = {**shapes.given(), "number": shapes.numbers()}
-        none = {} if self.negative is None else dataclasses.replace(shapes, batch=1).text(1)
+        alone = dataclasses.replace(shapes, batch=1, captions=1)
+        negative = {} if self.negative is None else alone.text()
         return SampleProgram(
             function=functools.partial(self._sample, compute, self.sampling),
             networks={
@@ -123,8 +124,8 @@ class OdePairs(Making):
                 "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
             },
             inputs={
-                "batch": placed_shapes(batch, jax.tree.map(lambda _: batch_sharding(mesh), batch)),
-                "negative": placed_shapes(none, jax.tree.map(lambda _: replicated(mesh), none)),
+                "batch": placed_shapes(batch, batch_sharding(mesh)),
+                "negative": placed_shapes(negative, replicated(mesh)),
             },
         )
 
