@@ -19,6 +19,7 @@ config = CausalInitTraining(
     output=pathlib.Path("runs/wan/causal_init"),
     steps=2000,
     batch=64,
+    accumulate=2,
     dit=WAN_1_3B,
     text=UMT5_XXL,
     rollout=RolloutConfig(),

@@ -3,7 +3,7 @@
     shotstream train configs/wan_latents.py --records /data/story_world/... --resume
 
 `records` is a folder that holds films as the `story_world` dataset does: pixels and a caption for
-every shot. Several hosts share the shards; each encodes a shot at a time, on one of its devices.
+every shot. Every device encodes a shot at a time.
 """
 
 import pathlib

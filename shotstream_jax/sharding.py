@@ -146,21 +146,26 @@ def sample_axes(samples: int, mesh: Mesh) -> tuple[str, ...] | None:
     return None if samples % math.prod(mesh.shape[axis] for axis in axes) else axes
 
 
+def sample_sharding(samples: int, mesh: Mesh) -> NamedSharding:
+    """A batch split over the devices, or whole on every one where it does not divide."""
+    return NamedSharding(mesh, PartitionSpec(sample_axes(samples, mesh)))
+
+
 def each_sample(
-    apply: Callable[[Params, Array], Array], mesh: Mesh | None
-) -> Callable[[Params, Array], Array]:
+    apply: Callable[[Params, Array], PyTree[Array]], mesh: Mesh | None
+) -> Callable[[Params, Array], PyTree[Array]]:
     """`apply(params, sample)` for a batch: one sample after another, every device its own.
 
     For work of which a chip holds one sample at a time; the weights are whole on every device.
     """
 
-    def in_turn(params: Params, batch: Array) -> Array:
+    def in_turn(params: Params, batch: Array) -> PyTree[Array]:
         return jax.lax.map(functools.partial(apply, params), batch)
 
     if mesh is None or mesh.size == 1:
         return in_turn
 
-    def on_each(params: Params, batch: Array) -> Array:
+    def on_each(params: Params, batch: Array) -> PyTree[Array]:
         spec = PartitionSpec(sample_axes(len(batch), mesh))
         split = jax.shard_map(
             in_turn, mesh=mesh, in_specs=(PartitionSpec(), spec), out_specs=spec, check_vma=False

@@ -8,8 +8,7 @@ precision.
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,16 +17,16 @@ from jax.sharding import Mesh
 
 from shotstream_jax.data.latent_films import KIND, reference_frames
 from shotstream_jax.data.shards import Arrays
-from shotstream_jax.data.sources import Film, FilmSource, RecordSource, WorldSource
+from shotstream_jax.data.sources import FilmSource, RecordSource, WorldSource
 from shotstream_jax.data.world.spec import Split
 from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.models.vae import encode, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.sharding import make_mesh, replicated
+from shotstream_jax.sharding import each_sample, sample_sharding
 from shotstream_jax.story import CONTEXT_BUDGET
 from shotstream_jax.train.making import Making, Recipe, SampleProgram
 from shotstream_jax.train.objective import Networks
-from shotstream_jax.train.programs import load_networks
+from shotstream_jax.train.programs import load_networks, mesh_of
 from shotstream_jax.train.vae import to_pixels
 from shotstream_jax.train.weights import network_weights, stored_config
 from shotstream_jax.typing import Array, Float, UInt8
@@ -73,15 +72,15 @@ class LatentMaking(Making):
         return self.vae_config or stored_config(self.vae, "vae", VAEConfig)
 
     def program(self, mesh: Mesh) -> SampleProgram:
-        """One shot: a chip does not hold more at full size."""
+        """The shots of a shard, one after another: a chip does not hold more at full size."""
         config = self.sizes
         references = reference_frames(self.video_frames, self.budget)
-        shape = (self.video_frames, self.height, self.width, 3)
-        shot = jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=replicated(mesh))
+        shots = (self.shard * self.shots, self.video_frames, self.height, self.width, 3)
+        place = sample_sharding(shots[0], mesh)
         return SampleProgram(
-            function=functools.partial(_encode_shot, config, references),
+            function=each_sample(functools.partial(_encode_shot, config, references), mesh),
             networks={"vae": network_weights(self.vae, "vae", config)},
-            inputs={"shot": shot},
+            inputs={"shots": jax.ShapeDtypeStruct(shots, jnp.uint8, sharding=place)},
         )
 
     def recipe(self) -> Recipe:
@@ -98,7 +97,7 @@ class LatentMaking(Making):
                 "for; ask for fewer (--samples), or write more."
             )
         first = films[0]
-        config, video_frames = self.sizes, first.shot_lengths[0]
+        config, shots, video_frames = self.sizes, len(first.captions), first.shot_lengths[0]
         height, width = first.frames(0, [0]).shape[1:3]
         clip = (
             config.latent_frames(video_frames),
@@ -106,22 +105,29 @@ class LatentMaking(Making):
             config.latent_channels,
         )
         # Films on disk have sizes of their own.
-        found = dataclasses.replace(self, height=height, width=width, video_frames=video_frames)
-        # Every process makes shards of its own, on a device of its own.
-        mesh = make_mesh(jax.local_devices()[:1])
-        program = found.program(mesh)
+        found = {"shots": shots, "video_frames": video_frames, "height": height, "width": width}
+        mesh = mesh_of(self.mesh)
+        program = dataclasses.replace(self, **found).program(mesh)
         networks = load_networks(program.networks, mesh)
-        encode_shot = functools.partial(jax.jit(program.function), networks)
+        encode_shots = jax.jit(program.function)
 
         def make(numbers: Sequence[int]) -> Arrays:
-            rows = [_row(films[number], encode_shot) for number in numbers]
-            return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            some = [films[number] for number in numbers]
+            frames = np.stack([film.frames(shot) for film in some for shot in range(shots)])
+            place = sample_sharding(len(frames), mesh)
+            encoded = encode_shots(networks, jax.device_put(frames, place))
+            clips, references = (
+                np.asarray(part, np.float16).reshape(len(some), shots, *part.shape[1:])
+                for part in encoded
+            )
+            captions = np.asarray([film.captions for film in some], np.str_)
+            return {"clips": clips, "references": references, "captions": captions}
 
         return Recipe(
             facts={
                 "kind": KIND,
                 "clip": clip,
-                "shots": len(first.captions),
+                "shots": shots,
                 "video_frames": video_frames,
                 "picture": [height, width],
                 "reference_frames": reference_frames(video_frames, self.budget),
@@ -151,14 +157,3 @@ def _encode_shot(
     vae, pixels = networks["vae"], to_pixels(shot[None])
     pictures = encode_images(vae, config, pixels[:, jnp.asarray(references)])
     return encode(vae, config, pixels)[0], pictures[0]
-
-
-def _row(film: Film, encode_shot: Callable[[Any], Encoded]) -> Arrays:
-    """The fields of a film."""
-    shots = [encode_shot(film.frames(shot)) for shot in range(len(film.captions))]
-    clips, pictures = zip(*shots, strict=True)
-    return {
-        "clips": np.asarray(clips, np.float16),
-        "references": np.asarray(pictures, np.float16),
-        "captions": np.asarray(film.captions, np.str_),
-    }

@@ -46,7 +46,7 @@ def test_every_network_that_learns_has_a_program(tmp_path):
 @pytest.mark.parametrize(
     ("making", "shape"),
     [
-        (lambda root: miniature.latents(root, vae_config=miniature.VAE), (2, 4, 6, 4)),
+        (lambda root: miniature.latents(root, vae_config=miniature.VAE), (6, 2, 4, 6, 4)),
         (miniature.pairs, (2, 3, 2, 4, 6, 4)),
         (lambda root: miniature.pairs(root, negative="blurred"), (2, 3, 2, 4, 6, 4)),
     ],

@@ -1,5 +1,5 @@
-"""One step of every network of every stage, on one device and on a mesh of eight (data 2 x fsdp 2 x
-tensor 2); prints how far apart they end, and how far they walked.
+"""One step of every network of every stage, and a shard of every dataset, on one device and on a
+mesh of eight (data 2 x fsdp 2 x tensor 2); prints how far apart they end, and how far they walked.
 
 Run by test_programs.py in a process of its own, since the number of devices is fixed at start.
 """
@@ -17,8 +17,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
+from shotstream_jax.train.making import Making
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.programs import Programs, build_programs
 from shotstream_jax.train.stage import Stage, Training
@@ -43,6 +45,13 @@ def stages() -> dict[str, Training]:
     }
 
 
+def datasets() -> dict[str, Making]:
+    return {
+        "latents": miniature.latents(ROOT, vae_config=miniature.VAE, shard=BATCH),
+        "pairs": miniature.pairs(ROOT, negative="blurred", shard=BATCH),
+    }
+
+
 def draw(shapes, seed: int):
     """Small random numbers in place of weights."""
     leaves, tree = jax.tree.flatten(shapes)
@@ -52,16 +61,17 @@ def draw(shapes, seed: int):
     )
 
 
-def draw_batch(shapes) -> dict[str, np.ndarray]:
-    rng, batch = np.random.default_rng(0), {}
-    for name, shape in shapes.items():
-        if shape.dtype == bool:
-            batch[name] = np.ones(shape.shape, bool)
-        elif np.issubdtype(shape.dtype, np.integer):
-            batch[name] = np.full(shape.shape, 1, shape.dtype)
-        else:
-            batch[name] = rng.normal(size=shape.shape).astype(np.float32)
-    return batch
+def draw_inputs(shapes):
+    rng = np.random.default_rng(0)
+
+    def one(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if leaf.dtype == np.uint8:
+            return rng.integers(0, 256, leaf.shape, np.uint8)
+        if np.issubdtype(leaf.dtype, np.floating):
+            return rng.normal(size=leaf.shape).astype(np.float32)
+        return np.ones(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(one, shapes)
 
 
 def train(stage: Stage, programs: Programs) -> tuple[dict, dict]:
@@ -74,10 +84,20 @@ def train(stage: Stage, programs: Programs) -> tuple[dict, dict]:
         out_shardings=programs.shardings,
     )
     state = begin(start)
-    batch = draw_batch(stage.batch_shapes)
+    batch = draw_inputs(stage.batch_shapes)
     for step in programs.steps.values():
         state, _ = step(state, frozen, batch)
     return start, {"params": state.params, "carry": state.carry}
+
+
+def make(making: Making, mesh: Mesh):
+    """What a shard holds."""
+    program = making.program(mesh)
+    drawn = {name: draw(weights.shapes, 1) for name, weights in program.networks.items()}
+    networks = jax.device_put(drawn, shardings_for(drawn, mesh))
+    places = jax.tree.map(lambda leaf: leaf.sharding, program.inputs)
+    inputs = jax.device_put(draw_inputs(program.inputs), places)
+    return jax.jit(program.function)(networks, *inputs.values())
 
 
 def farthest(one, other) -> float:
@@ -98,6 +118,10 @@ def main() -> None:
             "difference": farthest(one, eight) / largest,
             "moved": farthest(start, one["params"]),
         }
+    for name, making in datasets().items():
+        one, eight = (make(making, mesh) for mesh in meshes)
+        largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
+        report[name] = {"difference": farthest(one, eight) / largest, "moved": largest}
     sys.stdout.write(json.dumps({"devices": jax.device_count(), "stages": report}) + "\n")
 
 
