@@ -125,7 +125,7 @@ def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:
     if args.experiment is None:
         found = make_plan(args)
     else:
-        found = make_experiment_plan(args, args.experiment)
+        found = make_experiment_plan(args, args.experiment, console)
     if args.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
@@ -178,9 +178,16 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
     }
 
 
-def make_experiment_plan(args: PlanOptions, experiment: pathlib.Path) -> dict[str, Any]:
+def make_experiment_plan(
+    args: PlanOptions, experiment: pathlib.Path, console: Console
+) -> dict[str, Any]:
     """Plans of the programs of an experiment as JSON has them; sizes in bytes of one device."""
-    found = plan_experiment(experiment, args.target, args.mesh)
+    found = plan_experiment(
+        experiment,
+        args.target,
+        args.mesh,
+        watch=lambda name: console.print(f"{name} of {experiment} ...", soft_wrap=True),
+    )
     plans = {name: dataclasses.asdict(program) for name, program in found.items()}
     return {
         "experiment": str(experiment),

@@ -5,7 +5,7 @@ A stage has one program for each network that it trains; what makes a dataset ha
 
 import multiprocessing
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -24,17 +24,24 @@ from shotstream_jax.train.stage import Training, Weights
 from shotstream_jax.train.state import batch_sharding
 
 
-def plan_experiment(file: pathlib.Path, target: str, mesh: str = "") -> dict[str, Plan]:
+def plan_experiment(
+    file: pathlib.Path,
+    target: str,
+    mesh: str = "",
+    *,
+    watch: Callable[[str], None] = lambda _: None,
+) -> dict[str, Plan]:
     """Plan all programs of an experiment file, on its own mesh or on the one that is asked for.
 
     Each is compiled in a process of its own: the compiler takes many gigabytes for a full-size
-    step, and gives none of them back.
+    step, and gives none of them back. `watch` hears the name of each before it is compiled.
 
     Raises:
       ValueError: a file, target, mesh or sizes that will not do, or a compiler that was stopped.
     """
     plans, fresh = {}, multiprocessing.get_context("spawn")
     for name in _programs(file, target, mesh)[0]:
+        watch(name)
         try:
             with ProcessPoolExecutor(1, mp_context=fresh) as process:
                 plans[name] = process.submit(_plan_one, file, target, mesh, name).result()

@@ -8,7 +8,7 @@ import pathlib
 import jax
 import pytest
 
-from shotstream_jax.cli.plan import PlanOptions, make_experiment_plan, plan
+from shotstream_jax.cli.plan import PlanOptions, plan
 from shotstream_jax.perf.experiment_plan import experiment_programs, plan_experiment
 from shotstream_jax.perf.plan import plan_program
 from shotstream_jax.perf.targets import find_target, training_mesh
@@ -102,7 +102,15 @@ def test_a_step_attends_by_the_kernel_of_its_devices(tmp_path):
 def test_a_file_that_is_not_there_is_named():
     options = PlanOptions(experiment=pathlib.Path("nowhere.py"))
     with pytest.raises(ValueError, match=r"There is no file nowhere\.py"):
-        make_experiment_plan(options, pathlib.Path("nowhere.py"))
+        plan(options)
+
+
+@needs_compiler
+def test_a_plan_in_the_making_says_what_it_is_at(experiment, capsys):
+    assert plan(PlanOptions(experiment=experiment, target="v5e:2x2")) == 0
+    said = capsys.readouterr()
+    assert f"teacher of {experiment} ..." in said.err
+    assert "teacher" in said.out
 
 
 @needs_compiler
