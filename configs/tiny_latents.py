@@ -2,7 +2,7 @@
 
     shotstream train configs/tiny_latents.py --resume
 
-2000 films of 5 shots, 21 video frames each; 10 000 shots in all: about 8 minutes on 2 CPU cores.
+2000 films of 5 shots, 21 video frames each; 10 000 shots in all: about 3 minutes on 2 CPU cores.
 """
 
 import pathlib
