@@ -35,7 +35,7 @@ from shotstream_jax.rollout.teacher import (
     sample_euler,
 )
 from shotstream_jax.schedule import TRAIN_STEPS
-from shotstream_jax.sharding import placed_shapes, replicated
+from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
 from shotstream_jax.story import ContextPolicy
 from shotstream_jax.train.batch_shapes import BatchShapes
 from shotstream_jax.train.conditioning import Conditioning, Negative, without_prompt
@@ -43,7 +43,6 @@ from shotstream_jax.train.making import Making, Recipe, SampleProgram
 from shotstream_jax.train.material import excerpt, read_text
 from shotstream_jax.train.objective import Batch, Networks
 from shotstream_jax.train.programs import load_networks, mesh_of
-from shotstream_jax.train.state import batch_sharding
 from shotstream_jax.train.transformer import ClipShape, ComputeConfig, check_clip, check_shots
 from shotstream_jax.train.weights import network_weights
 from shotstream_jax.typing import Array, Float, Int, Latents, Params
@@ -124,7 +123,7 @@ class OdePairs(Making):
                 "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
             },
             inputs={
-                "batch": placed_shapes(batch, batch_sharding(mesh)),
+                "batch": placed_shapes(batch, sample_sharding(self.shard, mesh)),
                 "negative": placed_shapes(negative, replicated(mesh)),
             },
         )
@@ -154,7 +153,8 @@ class OdePairs(Making):
             rows = [self._draw(films, transform, number) for number in numbers]
             batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
             told = {**batch, "number": np.asarray(numbers, np.int32)}
-            trajectory = sample(networks, jax.device_put(told, batch_sharding(mesh)), negative)
+            placed = jax.device_put(told, sample_sharding(len(rows), mesh))
+            trajectory = sample(networks, placed, negative)
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
         return Recipe(facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, make=make)
