@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit, and damaged ones never do."""
 
 import dataclasses
+import gc
 import json
 import shutil
 
@@ -14,6 +15,15 @@ from shotstream_jax.train.checkpoint import Store
 from shotstream_jax.train.objective import Objective
 from shotstream_jax.train.optimizer import OptimizerConfig
 from shotstream_jax.train.state import init_state
+
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected():
+    """Orbax leaves reads of damaged files unfinished; they complain here, not in later tests."""
+    yield
+    gc.collect()
 
 
 def state_at(step):
