@@ -77,7 +77,7 @@ def test_a_full_size_step_lowers_without_weights(path):
     for program in experiment_programs(experiment, make_mesh(jax.devices()[:1])).values():
         made = program.lower().out_info
         if isinstance(experiment, Making):
-            assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(made))
+            assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
             continue
         state, metrics = made
         assert jax.tree.structure(state) == jax.tree.structure(program.arguments["state"])

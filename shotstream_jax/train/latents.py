@@ -107,7 +107,7 @@ class LatentMaking(Making):
         # Films on disk have sizes of their own.
         found = {"shots": shots, "video_frames": video_frames, "height": height, "width": width}
         mesh = mesh_of(self.mesh)
-        program = dataclasses.replace(self, **found).program(mesh)
+        program = dataclasses.replace(self, vae_config=config, **found).program(mesh)
         networks = load_networks(program.networks, mesh)
         encode_shots = jax.jit(program.function)
 

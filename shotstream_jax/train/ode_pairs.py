@@ -114,8 +114,8 @@ class OdePairs(Making):
         shapes, compute = self._shapes, self.compute.on(mesh, self.dit.head_dim)
         given = {"dtype": compute.dtype, "made_by": ("teacher",)}
         batch = {**shapes.given(), "number": shapes.numbers()}
-        alone = dataclasses.replace(shapes, batch=1, captions=1)
-        negative = {} if self.negative is None else alone.text()
+        alone = dataclasses.replace(shapes, batch=1)
+        negative = {} if self.negative is None else alone.text(1)
         return SampleProgram(
             function=functools.partial(self._sample, compute, self.sampling),
             networks={
