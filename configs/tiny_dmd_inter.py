@@ -25,7 +25,7 @@ config = InterShotTraining(
     generator=pathlib.Path("runs/tiny/dmd_intra/export"),
     teacher=pathlib.Path("runs/tiny/teacher_more/export"),
     latents=pathlib.Path("runs/tiny/latents"),
-    dmd=DMDConfig(guidance=3.0, history_guidance=True, shift=TINY.rollout.shift),
+    dmd=DMDConfig(guidance=2.0, history_guidance=True, shift=TINY.rollout.shift),
     ratio=6,
     adapter=LoRAConfig(rank=32, alpha=32.0),
     optimizer=OptimizerConfig(learning_rate=1e-4, warmup=10, b1=0.0, b2=0.99, ema=0.98),

@@ -4,6 +4,8 @@
 
 About 7 minutes on 2 CPU cores. The critic must keep up: at rates of 1e-4 for the generator and 2e-4
 for the critic, every fourth step the generator's, all validation films had one sky by step 800.
+Guidance of 2 did better than 3 or 5: after this stage, prompt accuracy 0.917, 0.911 and 0.891, carry-over
+0.846, 0.844 and 0.824 (`shotstream eval --checkpoint runs/tiny/dmd_intra/export --stories 100 --seed 7`).
 """
 
 import pathlib
@@ -26,7 +28,7 @@ config = IntraShotTraining(
     generator=pathlib.Path("runs/tiny/causal_init/export"),
     teacher=pathlib.Path("runs/tiny/teacher_more/export"),
     latents=pathlib.Path("runs/tiny/latents"),
-    dmd=DMDConfig(guidance=3.0, history_guidance=True, shift=TINY.rollout.shift),
+    dmd=DMDConfig(guidance=2.0, history_guidance=True, shift=TINY.rollout.shift),
     ratio=6,
     commits="finished",
     optimizer=OptimizerConfig(learning_rate=3e-5, warmup=10, b1=0.0, b2=0.99, ema=0.98),
