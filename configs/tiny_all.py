@@ -7,7 +7,7 @@ The same command goes on where a stopped run was left, whichever stage that was.
 
 import pathlib
 
-from shotstream_jax.train.pipeline import Pipeline
+from shotstream_jax.train.engine.pipeline import Pipeline
 
 config = Pipeline(
     stages=(

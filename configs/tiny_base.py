@@ -8,9 +8,9 @@ About 35 minutes on 2 CPU cores, to a loss of 0.25. What a caption says of the h
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.base import BaseTraining
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.stages.base import BaseTraining
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = BaseTraining(
     output=pathlib.Path("runs/tiny/base"),

@@ -8,9 +8,9 @@ About 14 minutes on 2 CPU cores, to a loss of 0.030.
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.causal_init_training import CausalInitTraining
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.stages.causal_init import CausalInitTraining
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = CausalInitTraining(
     output=pathlib.Path("runs/tiny/causal_init"),

@@ -8,10 +8,10 @@ About 9 minutes on 2 CPU cores; the adapters are merged into what is exported.
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.dmd import DMDConfig
-from shotstream_jax.train.inter_shot import InterShotTraining, LoRAConfig
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.objectives.dmd import DMDConfig
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = InterShotTraining(
     output=pathlib.Path("runs/tiny/dmd_inter"),

@@ -13,10 +13,10 @@ carry-over 0.846, 0.844 and 0.824, by `shotstream eval --checkpoint runs/tiny/dm
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.dmd import DMDConfig
-from shotstream_jax.train.dmd_training import IntraShotTraining
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.objectives.dmd import DMDConfig
+from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = IntraShotTraining(
     output=pathlib.Path("runs/tiny/dmd_intra"),

@@ -7,7 +7,7 @@
 
 import pathlib
 
-from shotstream_jax.train.latents import LatentMaking
+from shotstream_jax.train.stages.latents import LatentMaking
 
 config = LatentMaking(
     output=pathlib.Path("runs/tiny/latents"),

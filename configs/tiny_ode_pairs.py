@@ -8,8 +8,8 @@
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.ode_pairs import OdePairs
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.stages.ode_pairs import OdePairs
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = OdePairs(
     output=pathlib.Path("runs/tiny/ode_pairs"),

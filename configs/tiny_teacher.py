@@ -9,9 +9,9 @@ shape and pattern last; the score of validation films still rises at the end.
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.teacher_training import TeacherTraining
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.stages.teacher import TeacherTraining
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = TeacherTraining(
     output=pathlib.Path("runs/tiny/teacher"),

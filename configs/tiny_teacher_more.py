@@ -8,8 +8,8 @@ About 35 minutes on 2 CPU cores, to a loss of 0.20.
 import dataclasses
 import pathlib
 
-from shotstream_jax.train.experiment import load_config
-from shotstream_jax.train.teacher_training import TeacherTraining
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.stages.teacher import TeacherTraining
 
 BEFORE = load_config(pathlib.Path(__file__).parent / "tiny_teacher.py", TeacherTraining)
 

@@ -12,10 +12,10 @@ comes back round: configs/tiny_vae_motion.py goes on from here and mends that.
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.clips import Phase
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.vae import VAELoss
-from shotstream_jax.train.vae_training import VAETraining
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.objectives.vae import VAELoss
+from shotstream_jax.train.stages.clips import Phase
+from shotstream_jax.train.stages.vae import VAETraining
 
 config = VAETraining(
     output=pathlib.Path("runs/tiny/vae"),

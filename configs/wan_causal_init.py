@@ -10,10 +10,10 @@ import pathlib
 from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.causal_init_training import CausalInitTraining
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.stage import MeshConfig
-from shotstream_jax.train.transformer import ClipShape
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import MeshConfig
+from shotstream_jax.train.stages.causal_init import CausalInitTraining
+from shotstream_jax.train.stages.transformer import ClipShape
 
 config = CausalInitTraining(
     output=pathlib.Path("runs/wan/causal_init"),

@@ -13,11 +13,11 @@ from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.models.vae_config import WAN_VAE
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.dmd import DMDConfig
-from shotstream_jax.train.inter_shot import InterShotTraining, LoRAConfig
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.stage import MeshConfig
-from shotstream_jax.train.transformer import ClipShape
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import MeshConfig
+from shotstream_jax.train.objectives.dmd import DMDConfig
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
+from shotstream_jax.train.stages.transformer import ClipShape
 
 config = InterShotTraining(
     output=pathlib.Path("runs/wan/dmd_inter"),

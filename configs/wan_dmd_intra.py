@@ -11,11 +11,11 @@ from shotstream_jax.config import WAN_NEGATIVE
 from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.dmd import DMDConfig
-from shotstream_jax.train.dmd_training import IntraShotTraining
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.stage import MeshConfig
-from shotstream_jax.train.transformer import ClipShape
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import MeshConfig
+from shotstream_jax.train.objectives.dmd import DMDConfig
+from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
+from shotstream_jax.train.stages.transformer import ClipShape
 
 config = IntraShotTraining(
     output=pathlib.Path("runs/wan/dmd_intra"),

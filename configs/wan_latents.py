@@ -9,7 +9,7 @@ every shot. Every device encodes a shot at a time.
 import pathlib
 
 from shotstream_jax.models.vae_config import WAN_VAE
-from shotstream_jax.train.latents import LatentMaking
+from shotstream_jax.train.stages.latents import LatentMaking
 
 config = LatentMaking(
     output=pathlib.Path("runs/wan/latents"),

@@ -11,9 +11,9 @@ from shotstream_jax.config import WAN_NEGATIVE
 from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.ode_pairs import OdePairs
-from shotstream_jax.train.stage import MeshConfig
-from shotstream_jax.train.transformer import ClipShape
+from shotstream_jax.train.engine.stage import MeshConfig
+from shotstream_jax.train.stages.ode_pairs import OdePairs
+from shotstream_jax.train.stages.transformer import ClipShape
 
 config = OdePairs(
     output=pathlib.Path("runs/wan/ode_pairs"),

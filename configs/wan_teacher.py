@@ -12,10 +12,10 @@ import pathlib
 from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.stage import MeshConfig
-from shotstream_jax.train.teacher_training import TeacherTraining
-from shotstream_jax.train.transformer import ClipShape
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import MeshConfig
+from shotstream_jax.train.stages.teacher import TeacherTraining
+from shotstream_jax.train.stages.transformer import ClipShape
 
 config = TeacherTraining(
     output=pathlib.Path("runs/wan/teacher"),

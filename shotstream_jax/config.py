@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from shotstream_jax.data.world.captions import VOCABULARY
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B, DiTConfig
 from shotstream_jax.models.text_encoder import UMT5_XXL, TextEncoderConfig
 from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
 from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.storyworld.captions import VOCABULARY
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ Axes, in the order in which arrays hold them (channels last, everywhere):
     slot         positions in a key/value cache
 """
 
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Key, PyTree, UInt8
 
 Latents = Float[Array, "batch frame row col chan"]
@@ -23,6 +24,9 @@ Pixels = Float[Array, "batch video_frame height width 3"]
 
 VideoFrames = UInt8[Array, "video_frame height width 3"]
 """RGB as a screen shows it."""
+
+HostFrames = UInt8[np.ndarray, "video_frame height width 3"]
+"""The same in host memory."""
 
 Timesteps = Float[Array, "batch #frame"]
 """Schedule time in [0, 1000], 1000 is noise; one a frame (a frame axis of 1 broadcasts)."""
@@ -40,6 +44,7 @@ __all__ = [
     "Array",
     "Bool",
     "Float",
+    "HostFrames",
     "Index",
     "Int",
     "Key",

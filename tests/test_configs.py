@@ -10,14 +10,14 @@ import pytest
 from shotstream_jax.cli.table import Table
 from shotstream_jax.cli.train import load_experiment
 from shotstream_jax.config import TINY
-from shotstream_jax.perf.experiment_plan import experiment_programs
+from shotstream_jax.perf.plan.experiment import experiment_programs
 from shotstream_jax.sharding import make_mesh
-from shotstream_jax.train.experiment import load_config
-from shotstream_jax.train.making import Making
-from shotstream_jax.train.pipeline import Pipeline
-from shotstream_jax.train.stage import Training
-from shotstream_jax.train.teacher_training import TeacherTraining
-from shotstream_jax.train.transformer import TransformerTraining
+from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.engine.pipeline import Pipeline
+from shotstream_jax.train.engine.stage import Training
+from shotstream_jax.train.stages.teacher import TeacherTraining
+from shotstream_jax.train.stages.transformer import TransformerTraining
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 ABLATIONS = FOLDER / "ablations.py"

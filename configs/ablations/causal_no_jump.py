@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 
 from shotstream_jax.config import TINY
-from shotstream_jax.train.causal_init_training import CausalInitTraining
-from shotstream_jax.train.experiment import load_config
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.stages.causal_init import CausalInitTraining
 
 HERE = pathlib.Path(__file__).parent
 

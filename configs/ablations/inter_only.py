@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
-from shotstream_jax.train.experiment import load_config
-from shotstream_jax.train.inter_shot import InterShotTraining
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining
 
 HERE = pathlib.Path(__file__).parent
 

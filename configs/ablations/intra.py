@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
-from shotstream_jax.train.dmd_training import IntraShotTraining
-from shotstream_jax.train.experiment import load_config
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
 
 HERE = pathlib.Path(__file__).parent
 

@@ -3,8 +3,8 @@
 import dataclasses
 import pathlib
 
-from shotstream_jax.train.experiment import load_config
-from shotstream_jax.train.teacher_training import TeacherTraining
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.stages.teacher import TeacherTraining
 
 HERE = pathlib.Path(__file__).parent
 

@@ -24,10 +24,10 @@ import orbax.checkpoint as ocp
 from jax.typing import DTypeLike
 from orbax.checkpoint import type_handlers
 
-from shotstream_jax.atomic import new_folder
 from shotstream_jax.checkpoints import integrity
 from shotstream_jax.checkpoints.formats import CONFIGS, NetworkConfig
 from shotstream_jax.checkpoints.tensors import LazyArray
+from shotstream_jax.files import new_folder
 from shotstream_jax.typing import Params, PyTree
 
 FORMAT, VERSION = "shotstream_jax", 1

@@ -10,8 +10,8 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from shotstream_jax.atomic import replacing
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensors
+from shotstream_jax.files import replacing
 
 _DTYPES = {
     "F64": np.dtype(np.float64),

@@ -13,9 +13,9 @@ import zipfile
 
 import numpy as np
 
-from shotstream_jax.atomic import replacing
 from shotstream_jax.checkpoints.tensors import Tensor, Tensors
 from shotstream_jax.checkpoints.torch_reader import DTYPES
+from shotstream_jax.files import replacing
 
 _STORAGES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64

@@ -23,23 +23,23 @@ import tyro
 from jax.sharding import Mesh, Sharding
 from rich.console import Console
 
-from shotstream_jax.atomic import replacing
 from shotstream_jax.cli.bench_options import FULL, SMALL, BenchOptions
 from shotstream_jax.cli.bench_tables import film_table, kernels_table
 from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.plan import parse_size
 from shotstream_jax.config import PRESETS, ModelConfig
 from shotstream_jax.directing.video import Mp4Writer
+from shotstream_jax.files import replacing
 from shotstream_jax.model import find_model
 from shotstream_jax.models.compute import default_compute
-from shotstream_jax.perf.bench import BenchSettings
-from shotstream_jax.perf.bench import bench as measure
-from shotstream_jax.perf.gpu_report import gpu_report
-from shotstream_jax.perf.kernels import kernel_rates
-from shotstream_jax.perf.programs import FilmSizes
-from shotstream_jax.perf.provenance import provenance
+from shotstream_jax.perf.bench.gpu_report import gpu_report
+from shotstream_jax.perf.bench.kernels import kernel_rates
+from shotstream_jax.perf.bench.provenance import provenance
+from shotstream_jax.perf.bench.run import BenchSettings
+from shotstream_jax.perf.bench.run import bench as measure
+from shotstream_jax.perf.bench.split import EncodeVideo
+from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
-from shotstream_jax.perf.split import EncodeVideo
 from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import split_devices
 from shotstream_jax.story import Defaults

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from shotstream_jax.config import PRESETS
 from shotstream_jax.model import find_model
-from shotstream_jax.perf.estimate import EngineSizes, Estimate, estimate
+from shotstream_jax.perf.plan.estimate import EngineSizes, Estimate, estimate
 from shotstream_jax.story import (
     FrameRef,
     Problem,

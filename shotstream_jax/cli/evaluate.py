@@ -24,13 +24,11 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from shotstream_jax.atomic import replacing
 from shotstream_jax.cli.evaluate_options import Evaluate, command_line
 from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.cli.train import train_file
-from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.directing.contact import contact_sheet, save_png
 from shotstream_jax.evaluation.films import (
     Film,
@@ -43,12 +41,14 @@ from shotstream_jax.evaluation.films import (
 )
 from shotstream_jax.evaluation.passes import Evaluation, Progress, plan_passes, run_passes
 from shotstream_jax.evaluation.scores import Metric, PassName
-from shotstream_jax.evaluation.student import student_films
-from shotstream_jax.evaluation.teacher import BATCH, teacher_films
+from shotstream_jax.evaluation.student_films import student_films
+from shotstream_jax.evaluation.teacher_films import BATCH, teacher_films
+from shotstream_jax.files import replacing
 from shotstream_jax.model import Model
-from shotstream_jax.perf.provenance import provenance
+from shotstream_jax.perf.bench.provenance import provenance
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.teacher import SampleConfig
+from shotstream_jax.storyworld.geometry import Picture
 
 METRICS, CONTACT = "metrics.json", "contact.png"
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from shotstream_jax.cli.options import Approximate, Dtype
-from shotstream_jax.data.world.spec import Split
 from shotstream_jax.story import ContextCaptions, ContextPolicy
+from shotstream_jax.storyworld.spec import Split
 
 Role = Literal["student", "teacher", "autoencoder", "true"]
 

@@ -6,16 +6,16 @@ import pathlib
 from collections.abc import Callable
 
 from shotstream_jax.cli.story_rows import SHOWN, story_rows
-from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.directing.contact import contact_sheet, save_png
 from shotstream_jax.evaluation.films import Film, MakeFilms, Shoot, draw_scripts
 from shotstream_jax.evaluation.passes import PassName, Progress, run_passes
-from shotstream_jax.evaluation.student import student_films
-from shotstream_jax.evaluation.teacher import teacher_films
+from shotstream_jax.evaluation.student_films import student_films
+from shotstream_jax.evaluation.teacher_films import teacher_films
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.rollout.teacher import SampleConfig
-from shotstream_jax.train.objective import Networks
-from shotstream_jax.train.stage import Candidate, Scores
+from shotstream_jax.storyworld.geometry import Picture
+from shotstream_jax.train.engine.objective import Networks
+from shotstream_jax.train.engine.stage import Candidate, Scores
 
 SHOTS = 3
 TEACHER_STEPS = 25

@@ -22,19 +22,19 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from shotstream_jax.atomic import replacing
 from shotstream_jax.config import PRESETS
+from shotstream_jax.files import replacing
 from shotstream_jax.models.compute import default_compute
-from shotstream_jax.perf.experiment_plan import plan_experiment
-from shotstream_jax.perf.film_plan import plan_film, project_program
-from shotstream_jax.perf.part_cost import program_flops
-from shotstream_jax.perf.plan import plan_program
-from shotstream_jax.perf.programs import FilmSizes, film_programs
-from shotstream_jax.perf.projection import check_share
+from shotstream_jax.perf.plan.compile import plan_program
+from shotstream_jax.perf.plan.experiment import plan_experiment
+from shotstream_jax.perf.plan.film import plan_film, project_program
+from shotstream_jax.perf.plan.part_cost import program_flops
+from shotstream_jax.perf.plan.programs import FilmSizes, film_programs
+from shotstream_jax.perf.plan.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh
-from shotstream_jax.train.experiment import load_config
-from shotstream_jax.train.making import Making
-from shotstream_jax.train.stage import Training
+from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.engine.stage import Training
 
 InEightBits = Literal["int8-cache", "int8-weights"]
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from shotstream_jax.data.world.captions import prompts
 from shotstream_jax.directing.contact import ContactRow
 from shotstream_jax.evaluation.films import Film, Script
+from shotstream_jax.storyworld.captions import prompts
 
 SHOWN = 3
 """Stories on a sheet."""

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from shotstream_jax.atomic import replacing
 from shotstream_jax.cli.evaluate_options import Evaluate
-from shotstream_jax.train.experiment import load_config
-from shotstream_jax.train.run_folder import EXPORT
+from shotstream_jax.files import replacing
+from shotstream_jax.train.engine.experiment import load_config
+from shotstream_jax.train.engine.run_folder import EXPORT
 
 TABLE_FILE = "table.md"
 _CONFIGS = pathlib.Path("configs")

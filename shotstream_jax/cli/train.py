@@ -23,12 +23,12 @@ from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from shotstream_jax.cli.look import look
-from shotstream_jax.train import loop
-from shotstream_jax.train.experiment import load_config, nearest
-from shotstream_jax.train.making import Making
-from shotstream_jax.train.pipeline import Experiment, Pipeline, is_done, run
-from shotstream_jax.train.run_folder import EXPORT, Existing
-from shotstream_jax.train.stage import Training
+from shotstream_jax.train.engine import loop
+from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.experiment import load_config, nearest
+from shotstream_jax.train.engine.pipeline import Experiment, Pipeline, is_done, run
+from shotstream_jax.train.engine.run_folder import EXPORT, Existing
+from shotstream_jax.train.engine.stage import Training
 
 DIVERGED = 43
 _STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shotstream_jax.atomic import new_folder, replacing
+from shotstream_jax.files import new_folder, replacing
 
 FACTS = "dataset.json"
 

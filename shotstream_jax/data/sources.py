@@ -1,4 +1,4 @@
-"""Where films come from: rendered while one waits, or read from records. Both are random access.
+"""Where films come from: the protocols of a source, and films read from records; random access.
 
 A `Film` hands out the frames that it is asked for and no others, so that an excerpt of a rendered
 film costs its own frames, not the whole film. All films of one source have the same number of
@@ -14,10 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from shotstream_jax.data.world.captions import prompts
-from shotstream_jax.data.world.render import PICTURE, VIDEO_FRAMES, Frames, render_shot
-from shotstream_jax.data.world.spec import Split, StorySpec, sample_story
-from shotstream_jax.data.world.stage import Picture
+from shotstream_jax.typing import HostFrames
 
 
 @runtime_checkable
@@ -34,7 +31,7 @@ class Film(Protocol):
         """Video frames of each shot."""
         ...
 
-    def frames(self, shot: int, only: Sequence[int] | None = None) -> Frames:
+    def frames(self, shot: int, only: Sequence[int] | None = None) -> HostFrames:
         """All video frames of a shot, or `only` some of them."""
         ...
 
@@ -52,77 +49,10 @@ class FilmSource(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class WorldFilm:
-    """A StoryWorld film that is painted when its frames are asked for.
-
-    Attributes:
-      spec: the truth about the film.
-      picture: size of a video frame.
-      video_frames: length of each shot.
-    """
-
-    spec: StorySpec
-    picture: Picture = PICTURE
-    video_frames: int = VIDEO_FRAMES
-
-    @property
-    def captions(self) -> tuple[str, ...]:
-        """What the text encoder reads for each shot."""
-        return prompts(self.spec)
-
-    @property
-    def shot_lengths(self) -> tuple[int, ...]:
-        """Video frames of each shot."""
-        return (self.video_frames,) * len(self.spec.shots)
-
-    def frames(self, shot: int, only: Sequence[int] | None = None) -> Frames:
-        """All video frames of a shot, or `only` some of them."""
-        return render_shot(
-            self.spec, shot, video_frames=self.video_frames, picture=self.picture, only=only
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WorldSource:
-    """StoryWorld films drawn from a seed, any of them at any time.
-
-    Attributes:
-      stories: how many films.
-      shots: shots of every film.
-      seed: where randomness starts.
-      split: films of two splits are never drawn from the same random numbers.
-      picture: size of a video frame.
-      video_frames: length of each shot.
-    """
-
-    stories: int
-    shots: int
-    seed: int = 0
-    split: Split = "train"
-    picture: Picture = PICTURE
-    video_frames: int = VIDEO_FRAMES
-
-    def __len__(self) -> int:
-        """How many films there are."""
-        return self.stories
-
-    def __getitem__(self, index: int) -> WorldFilm:
-        """Draw one film; its frames are not painted yet.
-
-        Raises:
-          IndexError: there is no such film.
-        """
-        if not 0 <= index < self.stories:
-            raise IndexError(f"Film {index} of {self.stories}: films count from 0.")
-        spec = sample_story(self.seed, self.shots, self.split, index=int(index))
-        return WorldFilm(spec, self.picture, self.video_frames)
-
-
 class RecordSource:
     """Films of one split of a `story_world` folder, read without TensorFlow."""
 
-    def __init__(self, folder: pathlib.Path, split: Split = "train") -> None:
+    def __init__(self, folder: pathlib.Path, split: str = "train") -> None:
         """Raises: ValueError: a folder that holds no such split, or an empty one."""
         self._folder, self._split = folder, split
         try:
@@ -174,6 +104,6 @@ class StoredFilm:
         """Video frames of each shot."""
         return (self.pixels.shape[1],) * len(self.pixels)
 
-    def frames(self, shot: int, only: Sequence[int] | None = None) -> Frames:
+    def frames(self, shot: int, only: Sequence[int] | None = None) -> HostFrames:
         """All video frames of a shot, or `only` some of them."""
         return self.pixels[shot] if only is None else self.pixels[shot, list(only)]

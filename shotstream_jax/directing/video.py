@@ -18,12 +18,11 @@ from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
 from shotstream_jax.directing.whole_file import whole_file
-from shotstream_jax.typing import UInt8
+from shotstream_jax.typing import HostFrames, UInt8
 
 _Encode = Callable[[av.VideoFrame | None], None]
 """Takes the next frame, or `None` at the end."""
 
-Frames = UInt8[np.ndarray, "video_frame height width 3"]
 
 _CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}
 _LARGEST_CRF = 51
@@ -79,7 +78,7 @@ class Mp4Writer:
         if encoding is not None:
             encoding.__exit__(*error)  # type: ignore[arg-type]
 
-    def write(self, frames: Frames) -> None:
+    def write(self, frames: HostFrames) -> None:
         """Append frames.
 
         Raises:
@@ -152,7 +151,7 @@ def concatenate(paths: Sequence[pathlib.Path | str], path: pathlib.Path | str) -
         _check_index(temporary, path, frames)
 
 
-def read_video(path: pathlib.Path | str) -> Frames:
+def read_video(path: pathlib.Path | str) -> HostFrames:
     """All frames of a film.
 
     Raises:

@@ -15,21 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shotstream_jax.data.world.captions import to_story
-from shotstream_jax.data.world.render import VIDEO_FRAMES, Frames, render_shot
-from shotstream_jax.data.world.spec import MAX_SHOTS, Split, StorySpec, sample_story
-from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.models.vae import decode, encode
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.jitted import to_video
+from shotstream_jax.rollout.conditioning import FIRST_SHOT
 from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.programs import to_video
 from shotstream_jax.rollout.stream import plan_for
 from shotstream_jax.story import ContextCaptions, ContextPolicy, Defaults, ShotPlan
-from shotstream_jax.train.conditioning import FIRST_SHOT
-from shotstream_jax.train.vae import to_pixels
-from shotstream_jax.typing import Latents, Params, Pixels, UInt8
+from shotstream_jax.storyworld.captions import to_story
+from shotstream_jax.storyworld.geometry import Picture
+from shotstream_jax.storyworld.render import VIDEO_FRAMES, render_shot
+from shotstream_jax.storyworld.spec import MAX_SHOTS, Split, StorySpec, sample_story
+from shotstream_jax.train.objectives.vae import to_pixels
+from shotstream_jax.typing import HostFrames, Latents, Params, Pixels, UInt8
 
-Film = tuple[Frames, ...]
+Film = tuple[HostFrames, ...]
 """The shots of a film."""
 
 FEWEST_SHOTS = 2
@@ -78,7 +78,7 @@ class Shoot:
         """Height and width in pixels."""
         return self.picture.height, self.picture.width
 
-    def true_shot(self, spec: StorySpec, shot: int) -> Frames:
+    def true_shot(self, spec: StorySpec, shot: int) -> HostFrames:
         """A shot as it should be."""
         return render_shot(spec, shot, video_frames=self.video_frames, picture=self.picture)
 

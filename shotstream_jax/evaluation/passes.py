@@ -12,8 +12,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from shotstream_jax.data.world.calibration import oracle_accuracy
-from shotstream_jax.data.world.film_score import FilmScore, score_film
 from shotstream_jax.evaluation.films import Film, MakeFilms, Script, Shoot
 from shotstream_jax.evaluation.scores import (
     Metric,
@@ -23,6 +21,8 @@ from shotstream_jax.evaluation.scores import (
     tally_passes,
     with_intervals,
 )
+from shotstream_jax.storyworld.calibration import oracle_accuracy
+from shotstream_jax.storyworld.film_score import FilmScore, score_film
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

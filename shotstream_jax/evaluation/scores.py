@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from shotstream_jax.data.world.attributes import ATTRIBUTES, HIDDEN
-from shotstream_jax.data.world.film_score import FilmScore
+from shotstream_jax.storyworld.attributes import ATTRIBUTES, HIDDEN
+from shotstream_jax.storyworld.film_score import FilmScore
 
 PassName = Literal["own", "given", "no_context"]
 """The model's own films; films after true first shots; the same, each shot without a context."""

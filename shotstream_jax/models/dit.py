@@ -21,12 +21,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from shotstream_jax.models.attention_patterns import (
+    Mix,
+    see_cache,
+    see_cache_in_turn,
+    see_one_another,
+)
 from shotstream_jax.models.cache import Held, KeyValue, Place, ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.dit_modules import Block, CaptionIndex, Trunk, apply_module
 from shotstream_jax.models.layers import Heads, Stream
-from shotstream_jax.models.mixing import Mix, see_cache, see_cache_in_turn, see_one_another
 from shotstream_jax.models.rope import Rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.typing import Array, Bool, Key, Latents, Params, Text, Timesteps

@@ -13,13 +13,13 @@ from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import word_tokenizer
-from shotstream_jax.data.world.captions import VOCABULARY
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.perf.programs import FilmSizes
+from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.rollout.networks import EncodeText, Networks
 from shotstream_jax.sharding import replicated, shardings_for
+from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.typing import Params
 
 

@@ -20,12 +20,12 @@ from shotstream_jax.models.cache import ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.rollout import jitted
+from shotstream_jax.rollout import programs
 from shotstream_jax.rollout.chunk import Context
-from shotstream_jax.rollout.memory import Memory
+from shotstream_jax.rollout.context_store import Memory
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.noise import chunk_noise
-from shotstream_jax.rollout.parts import Run, simply_run
+from shotstream_jax.rollout.profiling import Run, simply_run
 from shotstream_jax.story import ContextPolicy, ShotPlan, Story, plan_shot
 from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, VideoFrames
 
@@ -136,14 +136,14 @@ class Camera:
         if "no-clean-pass" in self.networks.approximate:
             where = self._commit(), self._chunks, self._rope_shot
             latents, self._cache = self._run(
-                "denoise", jitted.denoise_and_keep, *self._dit, *where, noise, **how
+                "denoise", programs.denoise_and_keep, *self._dit, *where, noise, **how
             )
             return latents
         if self.networks.compute.merged and (self._unprepared or len(self._unwritten) == 1):
             latents = self._denoise_merged(noise, how)
         else:
             where = self._commit(), self._chunks, self._rope_shot
-            latents = self._run("denoise", jitted.denoise, *self._dit, *where, noise, **how)
+            latents = self._run("denoise", programs.denoise, *self._dit, *where, noise, **how)
         self._unwritten.append((self._chunks, latents))
         return latents
 
@@ -151,10 +151,10 @@ class Camera:
         """What the cache still lacks, in the pass of the first step."""
         cache, self._cache = self._cache, None
         if self._unprepared:
-            part, program = "context pass and denoise", jitted.denoise_first
+            part, program = "context pass and denoise", programs.denoise_first
             inputs = cache, *self._unprepared, self._rope_shot, noise
         else:
-            part, program = "clean pass and denoise", jitted.denoise_next
+            part, program = "clean pass and denoise", programs.denoise_next
             ((_, finished),) = self._unwritten
             inputs = cache, self._chunks, self._rope_shot, finished, noise
         latents, self._cache = self._run(part, program, *self._dit, *inputs, **how)
@@ -168,11 +168,11 @@ class Camera:
             raise ValueError("There is no shot that could be continued; begin with a cut.")
         if self._unprepared:
             inputs = *self._dit, cache, *self._unprepared
-            cache = self._run("context pass", jitted.prepare, *inputs, **self._how)
+            cache = self._run("context pass", programs.prepare, *inputs, **self._how)
             self._unprepared = None
         for chunk, latents in self._unwritten:
             inputs = *self._dit, cache, chunk, self._rope_shot, latents
-            cache = self._run("clean pass", jitted.commit, *inputs, **self._how)
+            cache = self._run("clean pass", programs.commit, *inputs, **self._how)
         self._cache, self._unwritten = cache, []
         return cache
 
@@ -180,7 +180,7 @@ class Camera:
         self._chunks += 1
         pixels = self._decode(latents)
         self._memory.watch(plan, chunk, latents, pixels)
-        frames = self._run("to video", jitted.to_video, pixels)[0]
+        frames = self._run("to video", programs.to_video, pixels)[0]
         return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=frames)
 
     def _decode(self, latents: Latents) -> Pixels:
@@ -189,10 +189,10 @@ class Camera:
         for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
             arguments = networks.vae, networks.vae_config, networks.decode_dtype, frame
             if self._decoder is None:
-                pixels, self._decoder = self._run("decode", jitted.decode_first, *arguments)
+                pixels, self._decoder = self._run("decode", programs.decode_first, *arguments)
             else:
                 cache, self._decoder = self._decoder, None
-                pixels, self._decoder = self._run("decode", jitted.decode_next, *arguments, cache)
+                pixels, self._decoder = self._run("decode", programs.decode_next, *arguments, cache)
             parts.append(pixels)
         return jnp.concatenate(parts, axis=1)
 
@@ -219,7 +219,7 @@ class Camera:
         if caption not in self._text:
             text = self._run("text", self.networks.encode_text, [caption])[None]
             inputs = *self._dit, text
-            keys = self._run("caption keys", jitted.encode_captions, *inputs, **self._how)
+            keys = self._run("caption keys", programs.encode_captions, *inputs, **self._how)
             self._text[caption] = keys
         return self._text[caption]
 
@@ -229,7 +229,7 @@ class Camera:
         if cache is not None:
             return cache
         networks = self.networks
-        return jitted.init_cache(
+        return programs.init_cache(
             networks.dit_config,
             networks.rollout.window,
             text,

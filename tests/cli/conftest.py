@@ -9,10 +9,10 @@ from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.cli.main import main
 from shotstream_jax.config import TINY
 from shotstream_jax.data.tokenizer import FILE, word_tokenizer
-from shotstream_jax.data.world.captions import VOCABULARY
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
+from shotstream_jax.storyworld.captions import VOCABULARY
 
 STORY = """\
 version: 1

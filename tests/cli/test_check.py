@@ -8,7 +8,7 @@ import pytest
 
 from shotstream_jax.cli.check import check, examine
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.perf.estimate import EngineSizes
+from shotstream_jax.perf.plan.estimate import EngineSizes
 from shotstream_jax.story import FrameRef, StoryError, read_story
 
 RELEASE = EngineSizes()

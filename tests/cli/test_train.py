@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from shotstream_jax.cli.train import load_experiment, override, train
-from shotstream_jax.train import loop
+from shotstream_jax.train.engine import loop
 
 FINISHED = "export is ready"
 TOY = pathlib.Path(__file__).parents[1] / "train" / "toy_training.py"
@@ -38,7 +38,7 @@ def pipeline(tmp_path):
     path = tmp_path / "all.py"
     path.write_text(
         "import pathlib\n"
-        "from shotstream_jax.train.pipeline import Pipeline\n"
+        "from shotstream_jax.train.engine.pipeline import Pipeline\n"
         "config = Pipeline(stages=(pathlib.Path('first.py'), pathlib.Path('second.py')))\n"
     )
     return path

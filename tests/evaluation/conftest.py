@@ -2,10 +2,10 @@
 
 import pytest
 
-from shotstream_jax.data.world.spec import sample_story
-from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.evaluation.films import Script, Shoot
 from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.storyworld.geometry import Picture
+from shotstream_jax.storyworld.spec import sample_story
 from tests.small_model import small_networks
 
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.data.world.render import render_shot
 from shotstream_jax.evaluation.films import (
     count_chunks,
     draw_scripts,
@@ -18,6 +17,7 @@ from shotstream_jax.evaluation.films import (
 )
 from shotstream_jax.models.vae import decode, encode
 from shotstream_jax.story import FrameRef
+from shotstream_jax.storyworld.render import render_shot
 
 
 def true_film(shoot, script):

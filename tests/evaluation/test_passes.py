@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from shotstream_jax.data.world.attributes import HIDDEN, NAMED
-from shotstream_jax.data.world.stage import Picture
 from shotstream_jax.evaluation.films import Shoot, draw_scripts, true_films
 from shotstream_jax.evaluation.passes import plan_passes, run_passes
+from shotstream_jax.storyworld.attributes import HIDDEN, NAMED
+from shotstream_jax.storyworld.geometry import Picture
 
 SHOOT = Shoot(picture=Picture(height=48, width=80), video_frames=13)
 

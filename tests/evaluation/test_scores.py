@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 
-from shotstream_jax.data.world.attributes import ATTRIBUTES, HIDDEN, NAMED
-from shotstream_jax.data.world.film_score import FilmScore
-from shotstream_jax.data.world.oracle import observe_shot
 from shotstream_jax.evaluation.scores import (
     Tally,
     carry_over_chance,
@@ -14,6 +11,9 @@ from shotstream_jax.evaluation.scores import (
     tally_passes,
     with_intervals,
 )
+from shotstream_jax.storyworld.attributes import ATTRIBUTES, HIDDEN, NAMED
+from shotstream_jax.storyworld.film_score import FilmScore
+from shotstream_jax.storyworld.oracle import observe_shot
 
 BLANK = observe_shot(np.zeros((1, 32, 48, 3), np.uint8))
 

@@ -14,13 +14,19 @@ from shotstream_jax.checkpoints.convert import export_params
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.models.cache import Window
 from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.rollout.conditioning import Conditioning
 from shotstream_jax.schedule import FlowSchedule
-from shotstream_jax.train.causal_init import OdePair, causal_init_loss
-from shotstream_jax.train.conditioning import Conditioning
-from shotstream_jax.train.dmd import DMDConfig, Scores, critic_loss, dmd_direction, dmd_loss
-from shotstream_jax.train.flow_matching import FlowDraw
-from shotstream_jax.train.self_forcing import RolloutDraw, SelfForcing, film, retake
-from shotstream_jax.train.teacher import Clip, teacher_loss
+from shotstream_jax.train.objectives.causal_init import OdePair, causal_init_loss
+from shotstream_jax.train.objectives.dmd import (
+    DMDConfig,
+    Scores,
+    critic_loss,
+    dmd_direction,
+    dmd_loss,
+)
+from shotstream_jax.train.objectives.flow_matching import FlowDraw
+from shotstream_jax.train.objectives.next_shot import Clip, teacher_loss
+from shotstream_jax.train.objectives.self_forcing import RolloutDraw, SelfForcing, film, retake
 
 CHUNK = 3
 EXITS = (0, 1, 2, 3)

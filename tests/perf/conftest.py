@@ -10,7 +10,7 @@ from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.perf.programs import FilmSizes
+from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.models.vae import decode
-from shotstream_jax.rollout.jitted import to_video
+from shotstream_jax.rollout.programs import to_video
 from shotstream_jax.rollout.stream import Camera, plan_for, stream_story
 from shotstream_jax.story import Shot
 

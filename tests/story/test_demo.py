@@ -3,8 +3,8 @@
 import pathlib
 import re
 
-from shotstream_jax.data.world.captions import VOCABULARY, read_caption
 from shotstream_jax.story import full_captions, load_story
+from shotstream_jax.storyworld.captions import VOCABULARY, read_caption
 
 DEMO = pathlib.Path(__file__).parents[2] / "configs" / "stories" / "demo.yaml"
 

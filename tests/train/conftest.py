@@ -10,7 +10,7 @@ from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.conditioning import Conditioning
+from shotstream_jax.rollout.conditioning import Conditioning
 
 CONFIG = DiTConfig(
     dim=24, layers=2, heads=2, ffn_dim=32, freq_dim=16, text_dim=8, text_tokens=4, latent_channels=4

@@ -10,18 +10,18 @@ from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.chunk import RolloutConfig
-from shotstream_jax.train.base import BaseTraining
-from shotstream_jax.train.causal_init_training import CausalInitTraining
-from shotstream_jax.train.clips import Phase
-from shotstream_jax.train.dmd import DMDConfig
-from shotstream_jax.train.dmd_training import IntraShotTraining
-from shotstream_jax.train.inter_shot import InterShotTraining, LoRAConfig
-from shotstream_jax.train.latents import LatentMaking
-from shotstream_jax.train.ode_pairs import OdePairs
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.teacher_training import TeacherTraining
-from shotstream_jax.train.transformer import ClipShape, ComputeConfig
-from shotstream_jax.train.vae_training import VAETraining
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.objectives.dmd import DMDConfig
+from shotstream_jax.train.stages.base import BaseTraining
+from shotstream_jax.train.stages.causal_init import CausalInitTraining
+from shotstream_jax.train.stages.clips import Phase
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
+from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
+from shotstream_jax.train.stages.latents import LatentMaking
+from shotstream_jax.train.stages.ode_pairs import OdePairs
+from shotstream_jax.train.stages.teacher import TeacherTraining
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
+from shotstream_jax.train.stages.vae import VAETraining
 
 CHANNELS, SHOTS, VIDEO_FRAMES, HEIGHT, WIDTH = 4, 3, 5, 32, 48
 UNIT = (0.0,) * CHANNELS, (1.0,) * CHANNELS

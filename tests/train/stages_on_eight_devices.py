@@ -20,11 +20,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
-from shotstream_jax.train.making import Making
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.programs import Programs, build_programs
-from shotstream_jax.train.stage import Stage, Training
-from shotstream_jax.train.state import init_state
+from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.programs import Programs, build_programs
+from shotstream_jax.train.engine.stage import Stage, Training
+from shotstream_jax.train.engine.state import init_state
 from tests.train import miniature
 
 BATCH = 4

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.sharding import make_mesh
-from shotstream_jax.train.objective import Objective, Report
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.programs import place_batch
-from shotstream_jax.train.state import init_state, state_shardings
-from shotstream_jax.train.step import jit_step
+from shotstream_jax.train.engine.objective import Objective, Report
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.programs import place_batch
+from shotstream_jax.train.engine.state import init_state, state_shardings
+from shotstream_jax.train.engine.step import jit_step
 
 
 def loss(params, inputs):

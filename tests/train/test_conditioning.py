@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.story import Defaults, Shot, Story, plan_shot
-from shotstream_jax.train.conditioning import (
+from shotstream_jax.rollout.conditioning import (
     FIRST_SHOT,
     Conditioning,
     Dropout,
@@ -15,6 +14,7 @@ from shotstream_jax.train.conditioning import (
     predict_velocity,
     without_prompt,
 )
+from shotstream_jax.story import Defaults, Shot, Story, plan_shot
 
 FRAMES = 3
 

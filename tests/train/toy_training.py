@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from shotstream_jax.train.loop import train
-from shotstream_jax.train.objective import Objective, Report
-from shotstream_jax.train.optimizer import OptimizerConfig
-from shotstream_jax.train.stage import Stage, Training, Weights
+from shotstream_jax.train.engine.loop import train
+from shotstream_jax.train.engine.objective import Objective, Report
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import Stage, Training, Weights
 
 BATCH = 4
 

@@ -1,0 +1,180 @@
+"""Films of the bidirectional teacher: shot by shot, each sampled whole, many stories at once.
+
+A shot sees frames of the shots before it as the student's does: decoded to pixels, and encoded
+again one by one. Every frame of the context reads its own caption:
+
+    text       caption of context frame 0, 1, ... budget - 1, own caption
+    captions   0 1 ... budget - 1 | budget budget ... budget
+
+so all shots of all films of one length are one program.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.evaluation.films import (
+    Film,
+    MakeFilms,
+    Script,
+    Shoot,
+    count_chunks,
+    decode_shots,
+    encode_shots,
+    plan_film,
+)
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.vae import encode_images
+from shotstream_jax.rollout.conditioning import Conditioning
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.noise import chunk_noise
+from shotstream_jax.rollout.programs import to_video
+from shotstream_jax.rollout.teacher import SampleConfig
+from shotstream_jax.story import ShotPlan
+from shotstream_jax.train.stages.ode_pairs import sample_shot
+from shotstream_jax.typing import Latents, Params, Pixels, Text
+
+BATCH = 8
+"""Stories that are filmed together."""
+
+
+def teacher_films(
+    networks: Networks,
+    shoot: Shoot,
+    *,
+    sample: SampleConfig,
+    negative: str | None = None,
+    batch: int = BATCH,
+) -> MakeFilms:
+    """Film scripts together, neighbours with as many shots as one another.
+
+    Args:
+      networks: with the teacher's transformer.
+      shoot: what all films have in common.
+      sample: of every shot.
+      negative: prompt that guidance leads away from; without one, the zeros that stand for a
+        dropped caption in training.
+      batch: most stories that are filmed together.
+
+    Raises:
+      ValueError: a size or a length that these networks cannot film, no steps, or an empty batch.
+    """
+    networks.latent_grid(shoot.size)
+    count_chunks(networks, shoot.video_frames)
+    for name, count in (("steps", sample.steps), ("stories at once", batch)):
+        if count < 1:
+            raise ValueError(f"{count} {name} make no film; ask for 1 or more.")
+    if negative is None:
+        unprompted = jnp.zeros((networks.dit_config.text_tokens, networks.dit_config.text_dim))
+    else:
+        unprompted = networks.encode_text([negative])[0]
+    film = functools.partial(_film_together, networks, shoot, sample, unprompted)
+
+    def make(scripts: Sequence[Script]) -> Iterator[Film]:
+        for _, group in itertools.groupby(scripts, key=lambda script: len(script.spec.shots)):
+            for together, wanted in _batches(list(group), batch):
+                yield from film(together)[:wanted]
+
+    return make
+
+
+def _batches(scripts: list[Script], most: int) -> Iterator[tuple[list[Script], int]]:
+    """Batches of one size, as few and as small as can be; and how many of each are not filling."""
+    count = -(-len(scripts) // most)
+    size = -(-len(scripts) // count)
+    for start in range(0, len(scripts), size):
+        batch = scripts[start : start + size]
+        yield batch + batch[-1:] * (size - len(batch)), len(batch)
+
+
+def _film_together(
+    networks: Networks,
+    shoot: Shoot,
+    sample: SampleConfig,
+    unprompted: jax.Array,
+    scripts: Sequence[Script],
+) -> list[Film]:
+    plans = [plan_film(networks, shoot, script) for script in scripts]
+    negative = jnp.broadcast_to(unprompted, (len(scripts), 1, *unprompted.shape))
+    seen: list[Pixels] = []
+    shown: list[np.ndarray] = []
+    for shot, together in enumerate(zip(*plans, strict=True)):
+        if shot < shoot.given:
+            frames = np.stack([shoot.true_shot(script.spec, shot) for script in scripts])
+            seen.append(decode_shots(networks, encode_shots(networks, frames)))
+            shown.append(frames)
+            continue
+        latents = _sample(
+            networks.dit,
+            networks.dit_config,
+            _conditioning(networks, shoot, together, seen),
+            negative,
+            _noise(networks, shoot, together),
+            sample=sample,
+            compute=networks.compute,
+        )
+        seen.append(decode_shots(networks, latents))
+        shown.append(np.asarray(to_video(seen[-1])))
+    return [tuple(film) for film in zip(*shown, strict=True)]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "sample", "compute"))
+def _sample(
+    params: Params,
+    config: DiTConfig,
+    given: Conditioning,
+    negative: Text,
+    noise: Latents,
+    *,
+    sample: SampleConfig,
+    compute: Compute,
+) -> Latents:
+    return sample_shot(params, config, given, negative, noise, sample, compute).x0
+
+
+def _conditioning(
+    networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan], seen: Sequence[Pixels]
+) -> Conditioning:
+    """What a shot of each story is made from; all are the same shot of films of one length."""
+    refs, budget = plans[0].context, networks.rollout.window.context
+    if refs:
+        images = jnp.stack([seen[ref.shot][:, ref.frame] for ref in refs], axis=1)
+        context = _encode_images(networks.vae, networks.vae_config, images)
+    else:
+        context = jnp.zeros((len(plans), budget, *_place_shape(networks, shoot)))
+    context_shots = jnp.asarray([ref.shot for ref in refs] or [0] * budget)
+    return Conditioning(
+        context=context,
+        context_shots=jnp.broadcast_to(context_shots, (len(plans), budget)),
+        context_captions=jnp.broadcast_to(jnp.arange(budget), (len(plans), budget)),
+        shot=jnp.full(len(plans), plans[0].rope_shot),
+        caption=jnp.full(len(plans), budget),
+        text=jnp.stack([networks.encode_text(_told(plan, budget)) for plan in plans]),
+    )
+
+
+def _told(plan: ShotPlan, budget: int) -> list[str]:
+    """The caption of each context frame, and the shot's own."""
+    own = plan.captions[plan.caption_index]
+    return [*([plan.captions[ref.shot] for ref in plan.context] or [own] * budget), own]
+
+
+def _noise(networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan]) -> Latents:
+    """Each story's own noise, whoever it is filmed with: the whole shot is one chunk, one step."""
+    frames = networks.vae_config.latent_frames(shoot.video_frames)
+    shape = (1, frames, *_place_shape(networks, shoot))
+    draws = [chunk_noise(p.seed, p.index, 0, 0, steps=1, shape=shape)[0] for p in plans]
+    return jnp.concatenate(draws)
+
+
+def _place_shape(networks: Networks, shoot: Shoot) -> tuple[int, int, int]:
+    """Rows, columns and channels of a latent frame."""
+    return *networks.latent_grid(shoot.size), networks.dit_config.latent_channels
+
+
+_encode_images = jax.jit(encode_images, static_argnames="config")

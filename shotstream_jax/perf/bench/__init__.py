@@ -1,0 +1,1 @@
+"""Measured speed: whole films, their parts, kernels, and a peer beside them."""

@@ -1,0 +1,199 @@
+"""The same networks as a public PyTorch implementation has them, timed on the same device.
+
+diffusers' Wan transformer and autoencoder, compiled, with random weights of the same sizes, on
+inputs of the same shapes: one call of the bidirectional transformer over a whole shot, and decoding
+a whole shot. torch is not a dependency of this package: it is looked for when asked for.
+"""
+
+import functools
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from shotstream_jax.models.cache import TextKeys
+from shotstream_jax.models.dit import apply_dense, encode_captions, init_dit
+from shotstream_jax.models.rope import grid_positions, rotation
+from shotstream_jax.models.vae import init_vae
+from shotstream_jax.models.vae_stream import decode_first, decode_next
+from shotstream_jax.perf.bench.timing import seconds_of
+from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.schedule import TRAIN_STEPS
+from shotstream_jax.typing import Array, Latents, Params
+
+_MODULES = ("torch", "diffusers")
+
+
+def compare_with_peer(
+    sizes: FilmSizes, *, device: str = "cuda", compiled: bool = True, repeats: int = 3
+) -> dict[str, Any]:
+    """Seconds of both implementations, part by part, and how many times faster ours is.
+
+    Where torch, diffusers or a device for them is missing, `skipped` says which.
+    """
+    try:
+        torch, diffusers = (importlib.import_module(name) for name in _MODULES)
+    except ImportError as error:
+        return {"skipped": f"{error.name or error} is not installed"}
+    if device == "cuda" and not torch.cuda.is_available():
+        return {"skipped": "torch sees no CUDA device"}
+    parts = {}
+    for part, (build_ours, build_theirs) in _PARTS.items():
+        seconds = seconds_of(build_ours(sizes), repeats=repeats)
+        call = _their_call(torch, build_theirs(diffusers, sizes), sizes, device, compiled=compiled)
+        theirs = _their_seconds(torch, call, device, repeats)
+        parts[part] = {"seconds": seconds, "peer_seconds": theirs, "ratio": theirs / seconds}
+    return {
+        "peer": f"diffusers {diffusers.__version__}, torch {torch.__version__}",
+        "compiled": compiled,
+        "dtype": sizes.compute.dtype.__name__,
+        "frames": _frames(sizes),
+        "size": list(sizes.size),
+        "parts": parts,
+    }
+
+
+def _frames(sizes: FilmSizes) -> int:
+    return sizes.chunks * sizes.rollout.window.chunk
+
+
+def _our_transformer(sizes: FilmSizes) -> Callable[[], Any]:
+    dit, compute, frames = sizes.dit, sizes.compute, _frames(sizes)
+    rows, cols = (side // patch for side, patch in zip(sizes.grid, dit.patch, strict=True))
+
+    @jax.jit
+    def inputs(key: Any) -> tuple[Params, TextKeys, Latents]:
+        params = jax.tree.map(lambda x: x.astype(compute.dtype), init_dit(key, dit))
+        text = jax.random.normal(key, (1, 1, dit.text_tokens, dit.text_dim), compute.dtype)
+        latents = jax.random.normal(key, (1, frames, *sizes.grid, dit.latent_channels))
+        return params, encode_captions(params, dit, text, compute), latents
+
+    @jax.jit
+    def call(params: Params, text: TextKeys, latents: Latents) -> Latents:
+        numbers = jnp.arange(frames)[None]
+        angles = rotation(
+            grid_positions(numbers, jnp.zeros_like(numbers), rows, cols),
+            dit.head_dim,
+            dit.shot_phase,
+        )
+        timesteps = jnp.full((1, 1), TRAIN_STEPS / 2)
+        return apply_dense(params, dit, latents, timesteps, angles, text, compute=compute).velocity
+
+    return functools.partial(call, *inputs(jax.random.key(0)))
+
+
+def _our_decoder(sizes: FilmSizes) -> Callable[[], Any]:
+    """Streaming, one latent frame at a time, as films are decoded."""
+    how = {"dtype": sizes.compute.dtype}
+    first = jax.jit(lambda params, latents: decode_first(params, sizes.vae, latents, **how))
+    later = jax.jit(
+        lambda params, past, latents: decode_next(params, sizes.vae, past, latents, **how),
+        donate_argnums=1,
+    )
+    params = jax.jit(init_vae, static_argnums=1)(jax.random.key(0), sizes.vae)
+    shape = (1, _frames(sizes), *sizes.grid, sizes.vae.latent_channels)
+    latents = jnp.split(jax.random.normal(jax.random.key(1), shape), shape[1], axis=1)
+
+    def decode() -> list[Array]:
+        pixels, past = first(params, latents[0])
+        parts = [pixels]
+        for latent in latents[1:]:
+            pixels, past = later(params, past, latent)
+            parts.append(pixels)
+        return parts
+
+    return decode
+
+
+Build = Callable[[Any], tuple[Any, dict[str, Any]]]
+"""Their network, and its inputs, made of torch where torch is told to."""
+
+
+def _their_transformer(diffusers: Any, sizes: FilmSizes) -> Build:
+    dit = sizes.dit
+    shape = (1, dit.latent_channels, _frames(sizes), *sizes.grid)
+
+    def build(torch: Any) -> tuple[Any, dict[str, Any]]:
+        network = diffusers.WanTransformer3DModel(
+            patch_size=(1, *dit.patch),
+            num_attention_heads=dit.heads,
+            attention_head_dim=dit.head_dim,
+            in_channels=dit.latent_channels,
+            out_channels=dit.latent_channels,
+            text_dim=dit.text_dim,
+            freq_dim=dit.freq_dim,
+            ffn_dim=dit.ffn_dim,
+            num_layers=dit.layers,
+        )
+        return network, {
+            "hidden_states": torch.randn(shape),
+            "timestep": torch.full((1,), TRAIN_STEPS // 2),
+            "encoder_hidden_states": torch.randn(1, dit.text_tokens, dit.text_dim),
+        }
+
+    return build
+
+
+def _their_decoder(diffusers: Any, sizes: FilmSizes) -> Build:
+    vae = sizes.vae
+    shape = (1, vae.latent_channels, _frames(sizes), *sizes.grid)
+
+    def build(torch: Any) -> tuple[Any, dict[str, Any]]:
+        network = diffusers.AutoencoderKLWan(
+            base_dim=vae.base_channels,
+            z_dim=vae.latent_channels,
+            dim_mult=list(vae.multipliers),
+            num_res_blocks=vae.residual_blocks,
+            temperal_downsample=list(vae.temporal_downsample),
+            latents_mean=list(vae.latent_mean),
+            latents_std=list(vae.latent_std),
+            in_channels=vae.patch_channels,
+            out_channels=vae.patch_channels,
+            patch_size=None if vae.patch_size == 1 else vae.patch_size,
+        )
+        return network, {"z": torch.randn(shape)}
+
+    return build
+
+
+def _their_call(
+    torch: Any, build: Build, sizes: FilmSizes, device: str, *, compiled: bool
+) -> Callable[[], Any]:
+    """One run of their network on a device, in the format of ours."""
+    with torch.device(device):
+        network, inputs = build(torch)
+    dtype = getattr(torch, sizes.compute.dtype.__name__)
+    network = network.to(dtype).eval().requires_grad_(requires_grad=False)
+    inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+    run = network.decode if "z" in inputs else network
+    run = torch.compile(run) if compiled else run
+
+    def call() -> Any:
+        with torch.no_grad():
+            return run(**inputs, return_dict=False)[0]
+
+    return call
+
+
+def _their_seconds(torch: Any, call: Callable[[], Any], device: str, repeats: int) -> float:
+    """Median seconds of a call, after two that compile and warm up."""
+    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    seconds = []
+    for _ in range(2 + repeats):
+        wait()
+        began = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds[2:]))
+
+
+_PARTS = {
+    "transformer": (_our_transformer, _their_transformer),
+    "decode": (_our_decoder, _their_decoder),
+}
+"""Both implementations of what is compared."""

@@ -1,0 +1,130 @@
+"""Where the time of a film goes: every part of the camera's work waited for, one after another.
+
+The camera and its programs are the ones that film; only its `run` waits for the device before and
+after each part. Parts overlap when filming in earnest, so they add up to more than a film takes.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from shotstream_jax.perf.bench.timing import rate
+from shotstream_jax.perf.plan.part_cost import call_flops
+from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.rollout.profiling import Part
+from shotstream_jax.rollout.stream import Camera, plan_for
+from shotstream_jax.story import Story
+from shotstream_jax.typing import UInt8
+
+EncodeVideo = Callable[[Sequence[UInt8[np.ndarray, "video_frame height width 3"]]], None]
+"""Makes a video file of the chunks of a shot, and throws it away."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """One piece of work, measured.
+
+    Attributes:
+      part: what it was.
+      chunk: of the camera's film, for parts that see more with every chunk.
+      seconds: from ready inputs to ready results.
+      flops: operations by the sizes alone, 0 where none are counted.
+    """
+
+    part: str
+    chunk: int
+    seconds: float
+    flops: int = 0
+
+
+class Recorder:
+    """A camera's `run` that waits and remembers."""
+
+    def __init__(self, sizes: FilmSizes):
+        self.calls: list[Call] = []
+        self._sizes = sizes
+        self._chunk = 0
+        self._begins = True
+
+    def __call__(
+        self, part: Part, program: Callable[..., Any], *inputs: Any, **settings: Any
+    ) -> Any:
+        """Do a part of the work and note how long it took."""
+        jax.block_until_ready(inputs)
+        began = time.perf_counter()
+        result = jax.block_until_ready(program(*inputs, **settings))
+        seconds = time.perf_counter() - began
+        if part in ("context pass", "context pass and denoise"):
+            self._chunk, self._begins = 0, True
+        self._chunk += part == "clean pass and denoise"
+        # A chunk is committed when the next one begins, and counts as the one it is.
+        flops = call_flops(self._sizes, part, self._chunk, begins=self._begins)
+        self.add(part, seconds, flops)
+        self._begins = self._begins and part != "decode"
+        self._chunk += part == "clean pass"
+        return result
+
+    def add(self, part: str, seconds: float, flops: int = 0) -> None:
+        """Note a piece of work that somebody else did and measured."""
+        self.calls.append(Call(part=part, chunk=self._chunk, seconds=seconds, flops=flops))
+
+
+def split(
+    networks: Networks, sizes: FilmSizes, story: Story, encode_video: EncodeVideo
+) -> tuple[list[Call], float]:
+    """Film a story part by part; returns the calls, and the seconds of the whole."""
+    recorder = Recorder(sizes)
+    camera = Camera(networks, story.defaults.size, run=recorder)
+    began = time.perf_counter()
+    for index in range(len(story.shots)):
+        shot = []
+        for piece in camera.film(plan_for(networks, story, index)):
+            frames = jax.block_until_ready(piece.frames)
+            shot.append(_timed(recorder, "host copy", np.asarray, frames))
+        _timed(recorder, "mp4 encode", encode_video, shot)
+    return recorder.calls, time.perf_counter() - began
+
+
+def split_document(calls: Sequence[Call], seconds: float, peak: float | None) -> dict[str, Any]:
+    """The split as JSON has it: seconds of every part, in the order in which parts first came."""
+    parts = {call.part: [c for c in calls if c.part == call.part] for call in calls}
+    return {
+        "seconds": seconds,
+        "other_seconds": seconds - sum(call.seconds for call in calls),
+        "parts": {name: _part_document(name, of_part) for name, of_part in parts.items()},
+        "achieved": {
+            name: rate(sum(c.flops for c in of_part), sum(c.seconds for c in of_part), peak)
+            for name, of_part in parts.items()
+            if any(c.flops for c in of_part)
+        },
+    }
+
+
+def _part_document(name: str, calls: Sequence[Call]) -> dict[str, Any]:
+    seconds = sum(call.seconds for call in calls)
+    document: dict[str, Any] = {
+        "calls": len(calls),
+        "seconds": seconds,
+        "seconds_per_call": seconds / len(calls),
+    }
+    if name in ("denoise", "clean pass", "clean pass and denoise"):
+        document["seconds_by_chunk"] = _by_chunk(calls)
+    return document
+
+
+def _by_chunk(calls: Sequence[Call]) -> list[float]:
+    """Mean seconds of the calls for each chunk number."""
+    chunks = sorted({call.chunk for call in calls})
+    return [float(np.mean([c.seconds for c in calls if c.chunk == chunk])) for chunk in chunks]
+
+
+def _timed(recorder: Recorder, part: str, function: Callable[..., Any], *inputs: Any) -> Any:
+    began = time.perf_counter()
+    result = function(*inputs)
+    recorder.add(part, time.perf_counter() - began)
+    return result

@@ -1,0 +1,66 @@
+"""Several experiments, one after the other: each begins with what those before it left."""
+
+import dataclasses
+import pathlib
+
+from shotstream_jax.data.shards import FACTS as DATASET
+from shotstream_jax.train.engine import dataset_job, loop
+from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.loop import Outcome, Watch, ignore
+from shotstream_jax.train.engine.run_folder import EXPORT, Existing, refuse_other, stored_facts
+from shotstream_jax.train.engine.stage import Look, Training
+
+Experiment = Training | Making
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """Experiments that make a model together.
+
+    Attributes:
+      stages: experiment files, in order; a path that is not absolute begins at the file that
+        lists it.
+    """
+
+    stages: tuple[pathlib.Path, ...]
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: no stages."""
+        if not self.stages:
+            raise ValueError("0 stages; list 1 or more experiment files.")
+
+
+def run(
+    experiment: Experiment,
+    *,
+    existing: Existing = "refuse",
+    watch: Watch = ignore,
+    look: Look | None = None,
+) -> Outcome:
+    """Train a network or make a dataset, whichever it is; see `loop.train` for the arguments.
+
+    Raises:
+      ValueError: settings, data, checkpoints or a folder that do not fit together.
+      OSError: files that cannot be read or written.
+    """
+    if isinstance(experiment, Making):
+        return dataset_job.make(experiment, existing=existing, watch=watch)
+    return loop.train(experiment, existing=existing, watch=watch, look=look)
+
+
+def is_done(experiment: Experiment) -> bool:
+    """Whether the folder holds all that the experiment is to leave.
+
+    Raises:
+      ValueError: it holds that of another experiment, or one with other settings.
+    """
+    found = stored_facts(experiment.output)
+    if found is None:
+        return False
+    refuse_other(experiment, found)
+    if isinstance(experiment, Making):
+        folder = experiment.output
+        shards = dataset_job.shards_of(experiment)
+        return (folder / DATASET).is_file() and not any(True for _ in shards.missing())
+    enough = found["settings"]["steps"] == experiment.steps
+    return enough and (experiment.output / EXPORT).is_dir()

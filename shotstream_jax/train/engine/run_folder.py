@@ -1,0 +1,139 @@
+"""The folder of a run: who may write in it, and whether it is the run that is meant.
+
+    run.json          stage, settings
+    metrics.jsonl     one line a few steps        validation.jsonl, validation/   scores, pictures
+    checkpoints/      of state and data position  stopped_at_000120/              a dump
+    export/           the trained networks        lock
+
+One process at a time: the lock is the system's, and is free again when its holder dies.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import IO, Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from shotstream_jax.files import replacing
+
+FACTS, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
+
+Existing = Literal["refuse", "resume", "overwrite"]
+"""What to do about a run that is in the folder already."""
+
+
+@runtime_checkable
+class Settings(Protocol):
+    """Settings of a run: a dataclass with a folder, and the names of what may change."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    MAY_CHANGE: ClassVar[frozenset[str]]
+
+    @property
+    def output(self) -> pathlib.Path:
+        """Folder of the run."""
+        ...
+
+
+@contextlib.contextmanager
+def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
+    """The folder of a run, locked, and empty or holding a run to go on with.
+
+    Raises:
+      ValueError: another process has it, what is there is no run, or it is one and is to be
+        neither resumed nor overwritten.
+      OSError: a folder that cannot be written.
+    """
+    folder = training.output
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+        _take(lock, folder)
+        _settle(folder, existing)
+        with replacing(folder / FACTS) as partial:
+            partial.write_text(json.dumps(describe(training), indent=1) + "\n", encoding="utf-8")
+        yield folder
+
+
+def describe(training: Settings) -> dict[str, Any]:
+    """Stage and settings, as JSON has them."""
+    settings = dataclasses.asdict(training)
+    plain = json.loads(json.dumps(settings, default=str))
+    return {"stage": type(training).__name__, "settings": plain}
+
+
+def stored_facts(folder: pathlib.Path) -> dict[str, Any] | None:
+    """What was noted of the run in a folder; `None` if there is none.
+
+    Raises:
+      ValueError: the note is damaged.
+    """
+    path = folder / FACTS
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); start again with --overwrite.") from error
+
+
+def refuse_other(training: Settings, found: Mapping[str, Any]) -> None:
+    """Compare a run with what was noted of the one in its folder.
+
+    Raises:
+      ValueError: another stage, or a setting of another value that decides the numbers.
+    """
+    mine = describe(training)
+    if found["stage"] != mine["stage"]:
+        raise ValueError(
+            f"{training.output} holds a run of stage {found['stage']} and this one is of stage "
+            f"{mine['stage']}; give another --output."
+        )
+    was, now = (_flat(facts["settings"]) for facts in (found, mine))
+    for name in sorted(was.keys() | now.keys()):
+        changed = was.get(name) != now.get(name)
+        if changed and name.split(".")[0] not in training.MAY_CHANGE:
+            raise ValueError(
+                f"{training.output} holds a run with {name} {was.get(name)!r}, and it is "
+                f"{now.get(name)!r} now; put it back, or give another --output or --overwrite."
+            )
+
+
+def _take(lock: IO[str], folder: pathlib.Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"{folder} is in use by another process; wait for it, or give another --output."
+        ) from error
+
+
+def _settle(folder: pathlib.Path, existing: Existing) -> None:
+    """Refuse or remove what is there already, unless it is to be gone on with."""
+    found = [path for path in folder.iterdir() if path.name != LOCK and path.name[0] != "."]
+    if not found:
+        return
+    if not (folder / FACTS).is_file():
+        raise ValueError(f"{folder} holds {found[0].name} and no run; give another --output.")
+    if existing == "refuse":
+        raise ValueError(
+            f"{folder} holds a run; go on with it (--resume), start it again (--overwrite), or "
+            "give another --output."
+        )
+    if existing == "overwrite":
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    """Values by dotted name."""
+    if isinstance(tree, dict):
+        items = tree.items()
+    elif isinstance(tree, list):
+        items = ((str(index), value) for index, value in enumerate(tree))
+    else:
+        return {name: tree}
+    parts = [_flat(value, f"{name}.{key}".lstrip(".")) for key, value in items]
+    return {key: value for part in parts for key, value in part.items()}

@@ -1,0 +1,189 @@
+"""What a training stage is to the loop, and what every experiment file has in common.
+
+There is one loop. A stage gives it objectives, the networks they start from, batches, and what to
+look at; `Training` is the settings of a run, which each kind of stage extends with its own.
+"""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import jax
+from jax.sharding import Mesh
+
+from shotstream_jax.rollout.networks import Networks as FilmNetworks
+from shotstream_jax.train.engine.objective import Batch, Networks, Objective
+from shotstream_jax.typing import Array, Key, PyTree
+
+Scores = Mapping[str, float]
+
+Role = Literal["student", "teacher"]
+"""How a transformer films: chunk by chunk in few steps, or whole shots in many."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Batches without end, from a place that can be noted and returned to."""
+
+    def __next__(self) -> Batch:
+        """The next batch of this process, as NumPy arrays."""
+        ...
+
+    def get_state(self) -> Any:
+        """The place, in numbers, strings, lists and dicts."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Return to a place."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Parameters that are not there yet.
+
+    Attributes:
+      shapes: what they will be.
+      load: makes them, each leaf where the shardings say.
+    """
+
+    shapes: PyTree[Any]
+    load: Callable[[PyTree[Any]], Any]
+
+
+def random_weights(init: Callable[[Key[Array, ""]], Any], seed: int) -> Weights:
+    """Parameters that `init` draws from a seed."""
+    key = jax.random.key(seed)
+    return Weights(
+        shapes=jax.eval_shape(init, key),
+        load=lambda shardings: jax.jit(init, out_shardings=shardings)(key),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A transformer in training as the model that it would be, for films to look at.
+
+    Attributes:
+      role: how it films.
+      model: puts it together with the networks that it films with.
+      size: height and width of its films, in pixels.
+      video_frames: of a shot.
+      guidance: of a teacher.
+      stories: films to look at.
+    """
+
+    role: Role
+    model: Callable[[Networks], FilmNetworks]
+    size: tuple[int, int]
+    video_frames: int
+    guidance: float
+    stories: int
+
+
+Look = Callable[[Candidate, Networks, pathlib.Path, int], Scores]
+"""Scores of films that a candidate makes after a step; leaves pictures in a folder."""
+
+
+def _never(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """What plugs into the loop. Dicts are by network.
+
+    Attributes:
+      objectives: how each network that learns does so.
+      weights: where each of them starts.
+      batches: opens the data at its beginning.
+      frozen: networks that are only looked at.
+      turn: which network a step trains; steps count from 0.
+      carry: shapes of what one step hands to the next; zeros at first.
+      batch_shapes: shapes of a batch, where all have the same: to lower programs without data.
+      candidate: what to film with after a step, where there is a model to film with.
+      validate: looks at the networks after a step; may leave pictures in the folder, named by the
+        step, and returns scores.
+      finish: makes what the next stage starts from, in a folder that is not there yet.
+
+    `validate` and `finish` are given every network, running means where there are any. `finish`
+    raises a ValueError if the networks are not good enough for a next stage.
+    """
+
+    objectives: Mapping[str, Objective]
+    weights: Mapping[str, Weights]
+    batches: Callable[[], Batches]
+    turn: Callable[[int], str]
+    frozen: Mapping[str, Weights] = dataclasses.field(default_factory=dict)
+    carry: PyTree[Any] = ()
+    batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    candidate: Callable[[], Candidate] | None = None
+    validate: Callable[[Networks, pathlib.Path, int], Scores] = _never
+    finish: Callable[[Networks, pathlib.Path], Scores]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices hold what; `data` of 0 is as many as there are left.
+
+    Attributes:
+      data: different samples.
+      fsdp: different samples, and parts of all parameters.
+      tensor: parts of heads and hidden channels.
+    """
+
+    data: int = 0
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training(abc.ABC):
+    """Settings of a run, whatever the stage.
+
+    Attributes:
+      output: folder of the run.
+      steps: steps in all.
+      seed: where parameters, data and chance start.
+      log_every: steps that one line of metrics sums up.
+      validate_every: steps between two looks at the networks.
+      save_every: steps between two checkpoints.
+      keep: checkpoints that are kept.
+      patience: steps in a row without a finite gradient after which the run stops.
+      mesh: how the devices share the work.
+    """
+
+    output: pathlib.Path
+    steps: int
+    seed: int = 0
+    log_every: int = 20
+    validate_every: int = 500
+    save_every: int = 200
+    keep: int = 2
+    patience: int = 10
+    mesh: MeshConfig = MeshConfig()
+
+    MAY_CHANGE: ClassVar = frozenset(
+        {
+            *("output", "steps", "log_every", "validate_every", "save_every", "keep", "patience"),
+            "mesh",
+        }
+    )
+    """Settings that a run may be resumed with other values of."""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: a count that must be at least 1."""
+        for name in ("steps", "log_every", "validate_every", "save_every", "keep", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} and must be 1 or more.")
+
+    @abc.abstractmethod
+    def stage(self, mesh: Mesh) -> Stage:
+        """Bind everything that the loop calls, for programs on some devices.
+
+        Raises:
+          ValueError: settings, data or checkpoints that do not fit together.
+          OSError: files that are not there.
+        """

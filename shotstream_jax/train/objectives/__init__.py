@@ -1,0 +1,1 @@
+"""Losses of every stage: pure functions of parameters and arrays, no disk."""

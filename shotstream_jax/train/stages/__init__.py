@@ -1,0 +1,1 @@
+"""One file a stage: its settings, and what it binds for the loop."""

@@ -1,0 +1,150 @@
+"""Stage 0c, the miniature's text-to-video base: single shots from their captions.
+
+It stands for the released text-to-video model that a full-size teacher starts from, and learns its
+text encoder along the way. There are no context frames and no shot numbers yet. Some samples go
+without their caption (zeros), which is what guidance will compare with.
+
+Source: Wan (arXiv 2503.20314), section 4.2, at one resolution.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
+from shotstream_jax.data.latent_films import LatentFilms
+from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
+from shotstream_jax.data.tokenizer import Tokenizer, word_tokenizer
+from shotstream_jax.data.transforms import OneShot
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit import init_dit
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.rollout.conditioning import draw_dropout, drop
+from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.storyworld.captions import VOCABULARY
+from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Report, Scored
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import Batches, Scores, Stage, random_weights
+from shotstream_jax.train.engine.weights import (
+    lineage,
+    model_document,
+    stored_config,
+    training_facts,
+)
+from shotstream_jax.train.objectives.flow_matching import draw_flow
+from shotstream_jax.train.objectives.next_shot import teacher_loss
+from shotstream_jax.train.stages.batching import one_shot, split_chance
+from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
+from shotstream_jax.typing import Array, Key, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaseTraining(TransformerTraining):
+    """Training of a text-to-video transformer and its text encoder, both from scratch.
+
+    Attributes:
+      latents: folder of encoded films.
+      vae: checkpoint with the autoencoder that encoded them.
+      optimizer: how both networks move.
+      text_dropout: share of samples that go without their caption.
+    """
+
+    latents: pathlib.Path
+    vae: pathlib.Path
+    optimizer: OptimizerConfig
+    text_dropout: float = 0.1
+
+    STAGE: ClassVar = "base"
+
+    def stage(self, mesh: Mesh) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together.
+        """
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        objective = Objective(
+            loss=functools.partial(self._loss, compute),
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+        )
+        init = functools.partial(init_base, dit=self.dit, text=self.text)
+        return Stage(
+            objectives={"base": objective},
+            weights={"base": random_weights(init, self.seed)},
+            batches=self._batches,
+            batch_shapes={"target": self.shapes.latents(), **self.shapes.text(1)},
+            turn=lambda step: "base",
+            finish=self._finish,
+        )
+
+    def _batches(self) -> Batches:
+        films = LatentFilms(self.latents)
+        check_clip(films.facts, self.latent_shape, self.latents)
+        return self.loader(films, OneShot(self._tokenizer().tokenize))
+
+    def _tokenizer(self) -> Tokenizer:
+        return word_tokenizer(VOCABULARY, self.dit.text_tokens)
+
+    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        clip = one_shot(inputs.batch, self.read(params["text"], inputs.batch))
+        dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
+        schedule = FlowSchedule(shift=self.rollout.shift)
+        loss, errors = teacher_loss(
+            params["dit"],
+            self.dit,
+            dataclasses.replace(clip, given=drop(clip.given, dropout)),
+            draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
+            schedule=schedule,
+            compute=compute,
+        )
+        return loss, Report(metrics={"error": errors.mean()})
+
+    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+        """Export the model, the autoencoder with it."""
+        vae = stored_config(self.vae, "vae", VAEConfig)
+        sizes = {"dit": self.dit, "text": self.text, "vae": vae}
+        document = model_document(
+            {name: dataclasses.asdict(config) for name, config in sizes.items()},
+            rollout=self.rollout,
+            training=training_facts(self.STAGE, self.steps, self.seed),
+            after=lineage(self.vae),
+        )
+        networks = {**networks["base"], "vae": load_network(self.vae, "vae")}
+        with tempfile.TemporaryDirectory() as beside:
+            self._tokenizer().save(pathlib.Path(beside))
+            save_checkpoint(folder, networks, document, pathlib.Path(beside) / TOKENIZER_FILE)
+        return {}
+
+
+def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -> Params:
+    """Random networks whose blocks begin nearly as the identity, whatever the timestep.
+
+    The projection of time starts at zero, which leaves gates that are small random numbers; so does
+    the head: the first prediction is zero, the mean of what is to be predicted. The text encoder
+    begins as a table of words, which are far from one another.
+    """
+    dit_key, text_key = jax.random.split(key)
+    params = init_dit(dit_key, dit)
+    silent = {
+        name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("time_projection", "head")
+    }
+    return {
+        "dit": {**params, **silent},
+        "text": jax.tree_util.tree_map_with_path(_silent, init_text_encoder(text_key, text)),
+    }
+
+
+def _silent(path: tuple[Any, ...], leaf: Array) -> Array:
+    """Zero for what blocks of the text encoder add to words."""
+    outputs = {"o", "down"} & {entry.key for entry in path}
+    return jnp.zeros_like(leaf) if outputs else leaf

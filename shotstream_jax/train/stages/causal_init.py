@@ -1,0 +1,108 @@
+"""Stage 2b as a run: the causal student learns to end where the teacher's trajectories end."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from shotstream_jax.data.shards import ShardReader
+from shotstream_jax.data.transforms import Sample
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.rollout.conditioning import draw_dropout, drop
+from shotstream_jax.train.engine.objective import Inputs, Objective, Report, Scored
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import Batches, Stage
+from shotstream_jax.train.engine.weights import network_weights
+from shotstream_jax.train.objectives.causal_init import OdePair, causal_init_loss, draw_levels
+from shotstream_jax.train.stages.batching import excerpt, split_chance
+from shotstream_jax.train.stages.ode_pairs import KIND
+from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CausalInitTraining(TransformerTraining):
+    """Regression of the causal student to the ends of trajectories.
+
+    Attributes:
+      teacher: checkpoint with the teacher, which the student starts as.
+      pairs: folder of its trajectories.
+      optimizer: how the transformer moves.
+      text_dropout: share of samples that go without captions.
+    """
+
+    teacher: pathlib.Path
+    pairs: pathlib.Path
+    optimizer: OptimizerConfig
+    text_dropout: float = 0.1
+
+    STAGE: ClassVar = "causal_init"
+
+    def stage(self, mesh: Mesh) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together.
+        """
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        objective = Objective(
+            loss=functools.partial(self._loss, compute),
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+        )
+        start = network_weights(self.teacher, "dit", self.dit, made_by=("teacher",))
+        states = len(self.rollout.steps) + 1
+        return Stage(
+            objectives={"generator": objective},
+            weights={"generator": start},
+            frozen={"text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype)},
+            batches=self._batches,
+            batch_shapes={**self.shapes.given(), "trajectory": self.shapes.latents(states)},
+            turn=lambda step: "generator",
+            candidate=lambda: self.candidate(
+                "student", self.teacher, lambda networks: networks["generator"], compute
+            ),
+            finish=functools.partial(self.export, self.teacher, "generator"),
+        )
+
+    def _batches(self) -> Batches:
+        pairs = ShardReader(self.pairs, KIND)
+        check_clip(pairs.facts, self.latent_shape, self.pairs)
+        if tuple(pairs.facts["levels"]) != self.rollout.steps:
+            raise ValueError(
+                f"{self.pairs} holds trajectories at levels {tuple(pairs.facts['levels'])} and the "
+                f"rollout's are {self.rollout.steps}; sample them again, or change the rollout."
+            )
+        return self.loader(pairs, _single_precision)
+
+    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        batch = inputs.batch
+        text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
+        dropout_keys, level_keys = split_chance(inputs.chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
+        chunks = self.clip.frames // self.rollout.window.chunk
+        levels = draw_levels(level_keys, chunks, len(self.rollout.steps))
+        pair = OdePair(given=drop(excerpt(batch, text), dropout), trajectory=batch["trajectory"])
+        loss, errors = causal_init_loss(
+            params,
+            self.dit,
+            pair,
+            levels,
+            rollout=self.rollout,
+            compute=compute,
+        )
+        by_level = {
+            f"error_{level}": jnp.sum(errors * (levels == place))
+            / jnp.maximum(jnp.sum(levels == place), 1)
+            for place, level in enumerate(self.rollout.steps)
+        }
+        return loss, Report(metrics=by_level)
+
+
+def _single_precision(sample: Sample, rng: np.random.Generator) -> Sample:
+    del rng
+    return {**sample, "trajectory": sample["trajectory"].astype(np.float32)}

@@ -1,0 +1,276 @@
+"""Stage 4 as a run: distribution matching from shot to shot, on the generator's own history.
+
+One step is one shot; all samples of a batch are at the same shot of their stories:
+
+    step      0      1      2      3      4      5      6
+    shot      0      1      2      3      4    | 0      1     of the next stories
+    trains    G      C      C      C      C      C      G
+
+What later shots may be shown of a shot is handed from step to step: its finished latents, decoded
+to pixels, the frames that any later shot asks for, encoded one by one. Since the generator's turns
+and the shots go round together, their periods must have no common divisor, or some shots would
+never train it.
+
+Source: public ShotStream repository, trainer/distillation_frameconcat_streaming.py.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
+
+from shotstream_jax.data.latent_films import LatentFilms, reference_frames
+from shotstream_jax.data.transforms import Captions, Sample
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.lora import init_lora, merge
+from shotstream_jax.models.vae import encode_images
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.vae_stream import decode_in_turn
+from shotstream_jax.rollout.conditioning import Conditioning
+from shotstream_jax.sharding import each_sample
+from shotstream_jax.story import ContextPolicy, context_frames
+from shotstream_jax.train.engine.objective import Batch, Inputs, Networks, Report, Scored
+from shotstream_jax.train.engine.stage import Batches, Scores, Stage, Weights, random_weights
+from shotstream_jax.train.engine.weights import network_weights, stored_config
+from shotstream_jax.train.objectives.self_forcing import Take
+from shotstream_jax.train.stages.batching import shot_conditioning
+from shotstream_jax.train.stages.dmd_intra import DistillationTraining
+from shotstream_jax.train.stages.transformer import check_shots
+from shotstream_jax.typing import Array, Float, Index, Key, Params
+
+References = Float[Array, "batch shot reference row col chan"]
+"""Of every shot of a story, the frames that later shots may be shown."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Adapters in place of full training.
+
+    Attributes:
+      rank: of their factors.
+      alpha: their change is scaled by alpha / rank.
+    """
+
+    rank: int = 256
+    alpha: float = 256.0
+
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied with."""
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InterShotTraining(DistillationTraining):
+    """Distribution matching of whole stories, shot by shot, on own history.
+
+    Attributes:
+      latents: folder of encoded films, of which only the captions are read.
+      vae: sizes of the autoencoder; `None` takes them from the generator's checkpoint.
+      adapter: adapters that learn instead of both networks; `None` trains them whole.
+      policy: which frames of earlier shots are seen.
+    """
+
+    latents: pathlib.Path
+    vae: VAEConfig | None = None
+    adapter: LoRAConfig | None = LoRAConfig()
+    policy: ContextPolicy = "anchor"
+    commits: Literal["exit", "finished"] = "finished"
+    context_dropout: float = 0.0
+
+    STAGE: ClassVar = "dmd_inter"
+
+    def stage(self, mesh: Mesh) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together, or turns that leave shots out.
+          FileNotFoundError: no checkpoint to take the autoencoder's sizes from.
+        """
+        if math.gcd(self.ratio, self.captions) != 1:
+            raise ValueError(
+                f"A generator step every {self.ratio} and stories of {self.captions} shots have a "
+                "common divisor: some shots would never train it; change ratio or captions."
+            )
+        vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        story = _Story(self, vae, compute)
+        whole = {
+            "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
+            **self.scores_start(),
+        }
+        frozen = {**self.frozen_weights(), "vae": network_weights(self.generator, "vae", vae)}
+        weights = whole
+        if self.adapter is not None:
+            weights = {name: self._adapters(part) for name, part in whole.items()}
+            frozen |= {f"{name}_base": part for name, part in whole.items()}
+        return Stage(
+            objectives=self.objectives(story.generator, story.critic),
+            weights=weights,
+            frozen=frozen,
+            batches=self._batches,
+            batch_shapes={
+                "shot": self.shapes.numbers(),
+                **self.shapes.text(),
+                **self.negative_shapes(),
+            },
+            carry=self.shapes.latents(self.captions, frames=len(story.frames)),
+            turn=self.turn,
+            candidate=lambda: self.candidate(
+                "student",
+                self.generator,
+                jax.jit(functools.partial(self.whole, name="generator")),
+                compute,
+            ),
+            finish=self._finish,
+        )
+
+    def whole(self, networks: Networks, name: str) -> Params:
+        """A network that learns, its adapters merged into what they adapt."""
+        if self.adapter is None:
+            return networks[name]
+        base = jax.lax.stop_gradient(networks[f"{name}_base"])
+        return merge(base, networks[name], self.adapter.scale)
+
+    def _adapters(self, base: Weights) -> Weights:
+        rank = self.adapter.rank if self.adapter else 0
+
+        def init(key: Key[Array, ""]) -> Params:
+            # Only the shapes are read: nothing of this is ever in memory.
+            like = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), base.shapes)
+            return init_lora(key, like, rank)
+
+        return random_weights(init, self.seed)
+
+    def _batches(self) -> Batches:
+        films = LatentFilms(self.latents)
+        check_shots(films.facts, self.captions, self.latents)
+        tokenize = self.tokenizer(self.teacher).tokenize
+        stories = self.loader(films, self.with_negative(tokenize, Captions(tokenize)))
+        return ShotByShot(stories, self.captions)
+
+    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+        """Merge, and export."""
+        join = jax.jit(functools.partial(self.whole, name="generator"))
+        return self.export(self.generator, "generator", {"generator": join(networks)}, folder)
+
+
+class ShotByShot:
+    """Batches of stories, each handed out once a shot with the shot's number."""
+
+    def __init__(self, stories: Batches, shots: int) -> None:
+        self._stories, self._shots = stories, shots
+        self._at, self._before, self._batch = 0, stories.get_state(), None
+
+    def __next__(self) -> Sample:
+        """The same stories again, at their next shot; or new ones at their first."""
+        batch = self._stories_now()
+        shot, self._at = self._at, (self._at + 1) % self._shots
+        if self._at == 0:
+            self._before, self._batch = self._stories.get_state(), None
+        return {**batch, "shot": np.full(len(batch["ids"]), shot, np.int32)}
+
+    def get_state(self) -> dict[str, Any]:
+        """The place: before which stories, and at which of their shots."""
+        return {"stories": self._before, "shot": self._at}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a place."""
+        self._stories.set_state(state["stories"])
+        self._before, self._batch, self._at = state["stories"], None, state["shot"]
+
+    def _stories_now(self) -> Mapping[str, Any]:
+        if self._batch is None:
+            self._batch = next(self._stories)
+        return self._batch
+
+
+class _Story:
+    """The losses of a shot in its story: what is handed in, and what is handed on."""
+
+    def __init__(self, training: InterShotTraining, vae: VAEConfig, compute: Compute) -> None:
+        self._training, self._vae, self._compute = training, vae, compute
+        video_frames = vae.video_frames(training.clip.frames)
+        budget = training.rollout.window.context
+        self.frames = reference_frames(video_frames, budget)
+        refs = [
+            context_frames((video_frames,) * shot, budget, training.policy)
+            for shot in range(training.captions)
+        ]
+        # The first shot remembers nothing; what stands in its row is never looked at.
+        self._shots = jnp.asarray([[ref.shot for ref in row] or [0] * budget for row in refs])
+        self._places = jnp.asarray(
+            [[self.frames.index(ref.frame) for ref in row] or [0] * budget for row in refs]
+        )
+
+    def generator(self, params: Any, inputs: Inputs) -> Scored:
+        """The generator's loss, and the history with this shot in it."""
+        inputs = self._merged(inputs, generator=params)
+        given, left = self._given(inputs)
+        whole = inputs.networks["generator"]
+        loss, take, metrics = self._training.shoot(self._compute, whole, left, given)
+        return loss, Report(metrics=metrics, carry=self._remember(inputs, take))
+
+    def critic(self, params: Any, inputs: Inputs) -> Scored:
+        """The critic's loss, and the history with this shot in it."""
+        inputs = self._merged(inputs, fake_score=params)
+        given, left = self._given(inputs)
+        whole = inputs.networks["fake_score"]
+        loss, take = self._training.judge(self._compute, whole, left, given)
+        return loss, Report(metrics={}, carry=self._remember(inputs, take))
+
+    def _merged(self, inputs: Inputs, **learns: Params) -> Inputs:
+        """The inputs with both networks whole, one of them made of the parameters that learn."""
+        networks = {**inputs.networks, **learns}
+        both = {name: self._training.whole(networks, name) for name in ("generator", "fake_score")}
+        return dataclasses.replace(inputs, networks={**networks, **both})
+
+    def _given(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+        """Own history; and the inputs with the chance that is left."""
+        training, batch, shot = self._training, inputs.batch, _shot_of(inputs.batch)
+        text = jax.lax.stop_gradient(training.read(inputs.networks["text"], batch))
+        shots, places = self._shots[shot], self._places[shot]
+        context = jnp.where(shot == 0, 0, inputs.carry[:, shots, places])
+        many = batch["shot"].shape[0]
+        given = shot_conditioning(
+            context, jnp.broadcast_to(shots, (many, *shots.shape)), batch["shot"], text
+        )
+        return training.dropped(given, inputs)
+
+    def _remember(self, inputs: Inputs, take: Take) -> References:
+        """The history, with what later shots may be shown of this one."""
+        compute, latents = self._compute, jax.lax.stop_gradient(take.history)
+        see = functools.partial(reference_pictures, self._vae, self.frames, dtype=compute.dtype)
+        pictures = each_sample(see, compute.mesh)(inputs.networks["vae"], latents)
+        shot = _shot_of(inputs.batch)
+        return jax.lax.dynamic_update_index_in_dim(inputs.carry, pictures, shot, axis=1)
+
+
+def reference_pictures(
+    config: VAEConfig,
+    frames: Sequence[int],
+    params: Params,
+    latents: Float[Array, "frame row col chan"],
+    *,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "reference row col chan"]:
+    """Some video frames of a finished clip, each encoded by itself, as later shots are shown them.
+
+    All of it a frame at a time: a chip does not hold the pixels of many at full size.
+    """
+    pixels = decode_in_turn(params, config, latents[None], dtype=dtype)[0]
+    seen = jnp.clip(pixels[jnp.asarray(frames)], -1, 1)
+    return jax.lax.map(lambda image: encode_images(params, config, image[None, None])[0, 0], seen)
+
+
+def _shot_of(batch: Batch) -> Index:
+    """The shot that all samples are at."""
+    return batch["shot"][0]

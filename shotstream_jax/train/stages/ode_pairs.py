@@ -1,0 +1,248 @@
+"""Stage 2a: the teacher's guided trajectories, kept at the student's few-step levels.
+
+Sample number i is shot and noise number i: the excerpt is drawn from its own generator, the noise
+from its own key. A trajectory holds the input of every few-step level, pure noise first, and the
+clean end last.
+
+Source: public ShotStream repository, Teacher_Ode_Sample.py, with noise that is seeded.
+"""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from shotstream_jax.checkpoints.manager import TOKENIZER
+from shotstream_jax.data.latent_films import LatentFilms
+from shotstream_jax.data.shards import Arrays
+from shotstream_jax.data.tokenizer import load_tokenizer
+from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit import encode_captions
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.rollout.conditioning import Conditioning, Negative, without_prompt
+from shotstream_jax.rollout.teacher import (
+    SampleConfig,
+    Sampled,
+    Scene,
+    guided_velocity,
+    sample_euler,
+)
+from shotstream_jax.schedule import TRAIN_STEPS
+from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
+from shotstream_jax.story import ContextPolicy
+from shotstream_jax.train.engine.dataset_job import Making, Recipe, SampleProgram
+from shotstream_jax.train.engine.objective import Batch, Networks
+from shotstream_jax.train.engine.programs import load_networks, mesh_of
+from shotstream_jax.train.engine.weights import network_weights
+from shotstream_jax.train.stages.batch_shapes import BatchShapes
+from shotstream_jax.train.stages.batching import excerpt, read_text
+from shotstream_jax.train.stages.transformer import (
+    ClipShape,
+    ComputeConfig,
+    check_clip,
+    check_shots,
+)
+from shotstream_jax.typing import Array, Float, Int, Latents, Params
+
+KIND = "ode_pairs"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OdePairs(Making):
+    """Sampling of trajectories from the teacher; `samples` are trajectories.
+
+    Attributes:
+      teacher: checkpoint with the teacher.
+      latents: folder of encoded films.
+      dit: sizes of the transformer.
+      text: sizes of the text encoder.
+      rollout: whose few-step levels are kept.
+      clip: size of a shot's latents.
+      captions: captions of a sample: shots of its film.
+      steps: network calls of a trajectory, each twice with guidance.
+      guidance: how far past the negative prompt to go; 1 is no guidance.
+      history_guidance: whether to lead away from shots without their history too.
+      negative: the negative prompt; `None` is a caption of zeros, as dropped ones are.
+      policy: which frames of earlier shots are seen.
+      compute: how networks compute.
+    """
+
+    teacher: pathlib.Path
+    latents: pathlib.Path
+    dit: DiTConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig
+    clip: ClipShape
+    captions: int = 5
+    steps: int = 50
+    guidance: float = 6.0
+    history_guidance: bool = False
+    negative: str | None = None
+    policy: ContextPolicy = "anchor"
+    compute: ComputeConfig = dataclasses.field(default_factory=ComputeConfig)
+
+    @property
+    def sampling(self) -> SampleConfig:
+        """How a trajectory is followed, and where it is kept."""
+        return SampleConfig(
+            steps=self.steps,
+            shift=self.rollout.shift,
+            guidance=self.guidance,
+            history_guidance=self.history_guidance,
+            keep=kept_steps(self.rollout.steps, self.steps),
+        )
+
+    @property
+    def _shapes(self) -> BatchShapes:
+        return BatchShapes(
+            batch=self.shard,
+            clip=(self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels),
+            budget=self.rollout.window.context,
+            captions=self.captions,
+            text_tokens=self.dit.text_tokens,
+        )
+
+    def program(self, mesh: Mesh) -> SampleProgram:
+        """The trajectories of a shard, split over the devices.
+
+        Raises:
+          ValueError: levels that no step starts at.
+        """
+        shapes, compute = self._shapes, self.compute.on(mesh, self.dit.head_dim)
+        given = {"dtype": compute.dtype, "made_by": ("teacher",)}
+        batch = {**shapes.given(), "number": shapes.numbers()}
+        alone = dataclasses.replace(shapes, batch=1)
+        negative = {} if self.negative is None else alone.text(1)
+        return SampleProgram(
+            function=functools.partial(self._sample, compute, self.sampling),
+            networks={
+                "dit": network_weights(self.teacher, "dit", self.dit, **given),
+                "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
+            },
+            inputs={
+                "batch": placed_shapes(batch, sample_sharding(self.shard, mesh)),
+                "negative": placed_shapes(negative, replicated(mesh)),
+            },
+        )
+
+    def recipe(self) -> Recipe:
+        """Load the teacher and open the films.
+
+        Raises:
+          ValueError: sizes that do not fit together, or levels that no step starts at.
+          FileNotFoundError: no checkpoint.
+        """
+        films = LatentFilms(self.latents)
+        clip = self._shapes.clip
+        check_clip(films.facts, clip, self.latents)
+        check_shots(films.facts, self.captions, self.latents)
+        mesh = mesh_of(self.mesh)
+        program = self.program(mesh)
+        networks = load_networks(program.networks, mesh)
+        tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.dit.text_tokens)
+        transform = Excerpt(
+            tokenizer.tokenize, budget=self.rollout.window.context, policy=self.policy
+        )
+        negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
+        sample = jax.jit(program.function)
+
+        def make(numbers: Sequence[int]) -> Arrays:
+            rows = [self._draw(films, transform, number) for number in numbers]
+            batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+            told = {**batch, "number": np.asarray(numbers, np.int32)}
+            placed = jax.device_put(told, sample_sharding(len(rows), mesh))
+            trajectory = sample(networks, placed, negative)
+            return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
+
+        return Recipe(facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, make=make)
+
+    def _draw(self, films: LatentFilms, transform: Excerpt, number: int) -> Arrays:
+        sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))
+        # The trajectory's end takes the place of the filmed shot.
+        return {name: np.asarray(array) for name, array in sample.items() if name != "target"}
+
+    def _sample(
+        self,
+        compute: Compute,
+        sampling: SampleConfig,
+        networks: Networks,
+        batch: Batch,
+        negative: Batch,
+    ) -> Float[Array, "batch level target_frame row col chan"]:
+        reading = {"text_tokens": self.dit.text_tokens, "dtype": compute.dtype}
+        text = read_text(networks["text"], self.text, batch, **reading)
+        if negative:
+            unprompted = read_text(networks["text"], self.text, negative, **reading)
+            unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
+        else:
+            unprompted = jnp.zeros_like(text[:, :1])
+        given, noise = excerpt(batch, text), self._noise(batch["number"])
+        sampled = sample_shot(
+            networks["dit"], self.dit, given, unprompted, noise, sampling, compute
+        )
+        states = jnp.concatenate([sampled.kept, sampled.x0[None]])
+        return jnp.moveaxis(states, 0, 1)
+
+    def _noise(self, numbers: Int[Array, " batch"]) -> Latents:
+        root = jax.random.key(self.seed)
+
+        def draw(number: Int[Array, ""]) -> Float[Array, "frame row col chan"]:
+            return jax.random.normal(jax.random.fold_in(root, number), self._shapes.clip)
+
+        return jax.vmap(draw)(numbers)
+
+
+def sample_shot(
+    params: Params,
+    config: DiTConfig,
+    given: Conditioning,
+    negative: Negative,
+    noise: Latents,
+    sampling: SampleConfig,
+    compute: Compute,
+) -> Sampled:
+    """A shot of the teacher's, from its noise."""
+
+    def scene(given: Conditioning) -> Scene:
+        frames = noise.shape[1]
+        return Scene(
+            context=given.context,
+            shots=given.shots(frames),
+            captions=given.captions(frames),
+            text=encode_captions(params, config, given.text, compute),
+        )
+
+    blank = without_prompt(given, negative, history=sampling.history_guidance)
+    scenes = scene(given), scene(blank)
+    velocity = guided_velocity(params, config, *scenes, sampling.guidance, compute)
+    return sample_euler(velocity, noise, sampling)
+
+
+def kept_steps(levels: Sequence[int], steps: int) -> tuple[int, ...]:
+    """The steps of an even trajectory that start at few-step levels of the unshifted scale.
+
+        levels 1000 740 500 260 of 50 steps    ->    steps 0 13 25 37
+
+    Raises:
+      ValueError: a level between two steps.
+    """
+    exact = [(TRAIN_STEPS - level) * steps / TRAIN_STEPS for level in levels]
+    for level, step in zip(levels, exact, strict=True):
+        if step != round(step):
+            raise ValueError(
+                f"No step of {steps} starts at level {level}, which lies at step {step:g}; take "
+                "steps that it divides into, such as 50."
+            )
+    return tuple(round(step) for step in exact)
+
+
+def _named(ids: np.ndarray, mask: np.ndarray) -> Batch:
+    return {"ids": ids[None], "mask": mask[None]}

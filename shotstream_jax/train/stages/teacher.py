@@ -1,0 +1,103 @@
+"""Stage 1 as a run: the bidirectional teacher learns the next shot from frames of earlier ones."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+from jax.sharding import Mesh
+
+from shotstream_jax.data.latent_films import LatentFilms
+from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.models.compute import Compute
+from shotstream_jax.rollout.conditioning import draw_dropout, drop
+from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.story import ContextCaptions, ContextPolicy
+from shotstream_jax.train.engine.objective import Inputs, Objective, Report, Scored
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.stage import Batches, Stage
+from shotstream_jax.train.engine.weights import network_weights
+from shotstream_jax.train.objectives.flow_matching import draw_flow
+from shotstream_jax.train.objectives.next_shot import Clip, Trainable, teacher_loss, trainable_mask
+from shotstream_jax.train.stages.batching import excerpt, split_chance
+from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherTraining(TransformerTraining):
+    """Training of the next-shot teacher, from a text-to-video model.
+
+    Attributes:
+      start: checkpoint with the model to start from.
+      latents: folder of encoded films.
+      optimizer: how the transformer moves.
+      trainable: which of its parameters do.
+      context_dropout: share of samples that go without context, as first shots.
+      text_dropout: share of samples that go without captions.
+      policy: which frames of earlier shots are seen.
+      context_captions: whose caption they read.
+    """
+
+    start: pathlib.Path
+    latents: pathlib.Path
+    optimizer: OptimizerConfig
+    trainable: Trainable = "self_attention"
+    context_dropout: float = 0.1
+    text_dropout: float = 0.1
+    policy: ContextPolicy = "anchor"
+    context_captions: ContextCaptions = "own"
+
+    STAGE: ClassVar = "teacher"
+
+    def stage(self, mesh: Mesh) -> Stage:
+        """Bind everything that the loop calls.
+
+        Raises:
+          ValueError: sizes that do not fit together.
+        """
+        compute = self.compute.on(mesh, self.dit.head_dim)
+        objective = Objective(
+            loss=functools.partial(self._loss, compute),
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+            trainable=functools.partial(trainable_mask, which=self.trainable),
+        )
+        return Stage(
+            objectives={"teacher": objective},
+            weights={"teacher": network_weights(self.start, "dit", self.dit)},
+            frozen={"text": network_weights(self.start, "text", self.text, dtype=compute.dtype)},
+            batches=self._batches,
+            batch_shapes=self.shapes.excerpt(),
+            turn=lambda step: "teacher",
+            candidate=lambda: self.candidate(
+                "teacher", self.start, lambda networks: networks["teacher"], compute
+            ),
+            finish=functools.partial(self.export, self.start, "teacher"),
+        )
+
+    def _batches(self) -> Batches:
+        films = LatentFilms(self.latents)
+        check_clip(films.facts, self.latent_shape, self.latents)
+        tokenize = self.tokenizer(self.start).tokenize
+        budget = self.rollout.window.context
+        excerpts = Excerpt(
+            tokenize, budget=budget, policy=self.policy, captions=self.context_captions
+        )
+        return self.loader(films, excerpts)
+
+    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+        batch = inputs.batch
+        text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
+        dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
+        dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=self.text_dropout)
+        schedule = FlowSchedule(shift=self.rollout.shift)
+        loss, errors = teacher_loss(
+            params,
+            self.dit,
+            Clip(given=drop(excerpt(batch, text), dropout), latents=batch["target"]),
+            draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
+            schedule=schedule,
+            compute=compute,
+        )
+        return loss, Report(metrics={"error": errors.mean()})

@@ -1,0 +1,222 @@
+"""What all stages that train a transformer have in common: sizes, batches, and what they export."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from shotstream_jax.checkpoints.manager import TOKENIZER, load_network
+from shotstream_jax.data.encode import text_encoder_fn
+from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
+from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
+from shotstream_jax.data.transforms import Transform
+from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.rollout.networks import Networks as FilmNetworks
+from shotstream_jax.train.engine.objective import Batch, Networks
+from shotstream_jax.train.engine.stage import Batches, Candidate, Role, Scores, Training
+from shotstream_jax.train.engine.weights import export_model, stored_config, training_facts
+from shotstream_jax.train.stages.batch_shapes import BatchShapes
+from shotstream_jax.train.stages.batching import read_text
+from shotstream_jax.typing import Params, Text
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipShape:
+    """Size of a shot's latents.
+
+    Attributes:
+      frames: latent frames.
+      rows: of latents.
+      cols: of latents.
+    """
+
+    frames: int = 21
+    rows: int = 60
+    cols: int = 104
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How networks compute; parameters that learn are float32 whatever is said here.
+
+    Attributes:
+      dtype: format of activations, and of parameters that are only looked at.
+      attention: backend of attention; the fast one of the devices if not said.
+      remat: what the backward pass computes again.
+    """
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    attention: AttentionBackend | None = None
+    remat: Remat = "full"
+
+    @property
+    def format(self) -> Any:
+        """`dtype` as an array has it."""
+        return FORMATS[self.dtype]
+
+    def on(self, mesh: Mesh, head_dim: int) -> Compute:
+        """The same, as networks with such heads take it on some devices."""
+        fast = default_compute(head_dim, self.format, mesh.devices.flat[0].platform, mesh)
+        attention = fast.attention if self.attention is None else self.attention
+        return dataclasses.replace(fast, attention=attention, remat=self.remat)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerTraining(Training):
+    """Settings of every stage that trains a transformer.
+
+    Attributes:
+      dit: sizes of the transformer.
+      text: sizes of the text encoder.
+      rollout: chunks, few steps and shift of the model that is to come out.
+      clip: size of a shot's latents.
+      captions: captions of a sample: shots of its film.
+      batch: samples of a step, on all devices together.
+      accumulate: pieces that a batch is cut into.
+      compute: how networks compute.
+      looked_at: stories that are filmed to look at a model in training.
+      guidance: of a teacher that films them.
+    """
+
+    dit: DiTConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig
+    clip: ClipShape
+    captions: int = 5
+    batch: int
+    accumulate: int = 1
+    compute: ComputeConfig = ComputeConfig()
+    looked_at: int = 6
+    guidance: float = 6.0
+
+    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"looked_at", "guidance"}
+
+    STAGE: ClassVar[str]
+    """Name of the stage, as its exports say it."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Frames, rows, columns and channels of a shot."""
+        return (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
+
+    @property
+    def shapes(self) -> BatchShapes:
+        """Of what the batches of all devices together hold."""
+        return BatchShapes(
+            batch=self.batch,
+            clip=self.latent_shape,
+            budget=self.rollout.window.context,
+            captions=self.captions,
+            text_tokens=self.dit.text_tokens,
+        )
+
+    def read(self, text: Any, batch: Batch) -> Text:
+        """The encoded captions of a batch, by the text encoder's parameters."""
+        how = {"text_tokens": self.dit.text_tokens, "dtype": self.compute.format}
+        return read_text(text, self.text, batch, **how)
+
+    def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
+        """The tokenizer of a checkpoint, for captions as long as the transformer reads.
+
+        Raises:
+          FileNotFoundError: the checkpoint has none.
+        """
+        return load_tokenizer(folder / TOKENIZER, length=self.dit.text_tokens)
+
+    def loader(self, films: Films, transform: Transform) -> Batches:
+        """Shuffled batches of this process."""
+        processes = jax.process_count()
+        config = LoaderConfig(
+            batch=self.batch // processes,
+            seed=self.seed,
+            process_index=jax.process_index(),
+            process_count=processes,
+        )
+        return iter(make_loader([films], transform, config))
+
+    def candidate(
+        self,
+        role: Role,
+        source: pathlib.Path,
+        transformer: Callable[[Networks], Params],
+        compute: Compute,
+    ) -> Candidate:
+        """The model that the transformer makes with the other networks of a checkpoint.
+
+        Raises:
+          FileNotFoundError: no checkpoint, or one without a tokenizer.
+        """
+        vae = stored_config(source, "vae", VAEConfig)
+        encode_text = text_encoder_fn(
+            load_network(source, "text", dtype=compute.dtype),
+            self.text,
+            self.tokenizer(source),
+            text_tokens=self.dit.text_tokens,
+            dtype=compute.dtype,
+        )
+        film = FilmNetworks(
+            dit={},
+            dit_config=self.dit,
+            vae=load_network(source, "vae", dtype=jnp.float32),
+            vae_config=vae,
+            encode_text=encode_text,
+            rollout=self.rollout,
+            compute=compute,
+            decode_dtype=compute.dtype,
+        )
+        stride = vae.spatial_stride
+        return Candidate(
+            role=role,
+            model=lambda networks: dataclasses.replace(film, dit=transformer(networks)),
+            size=(self.clip.rows * stride, self.clip.cols * stride),
+            video_frames=vae.video_frames(self.clip.frames),
+            guidance=self.guidance,
+            stories=self.looked_at,
+        )
+
+    def export(
+        self,
+        source: pathlib.Path,
+        network: str,
+        networks: Networks,
+        folder: pathlib.Path,
+    ) -> Scores:
+        """Write a whole model with one of the networks as its transformer."""
+        facts = training_facts(self.STAGE, self.steps, self.seed)
+        params = networks[network]
+        export_model(folder, source, (params, self.dit), rollout=self.rollout, training=facts)
+        return {}
+
+
+def check_clip(found: Mapping[str, Any], wanted: tuple[int, ...], folder: pathlib.Path) -> None:
+    """Refuse latents of another size than the config says.
+
+    Raises:
+      ValueError: with both sizes.
+    """
+    if tuple(found["clip"]) != wanted:
+        raise ValueError(
+            f"{folder} holds clips of {tuple(found['clip'])} (frames, rows, columns, channels) and "
+            f"the config says {wanted}; make the latents again, or change clip and dit."
+        )
+
+
+def check_shots(found: Mapping[str, Any], captions: int, folder: pathlib.Path) -> None:
+    """Refuse films of another number of shots than the config says.
+
+    Raises:
+      ValueError: with both numbers.
+    """
+    if found["shots"] != captions:
+        raise ValueError(
+            f"{folder} holds films of {found['shots']} shots and the config says captions "
+            f"{captions}; make them the same."
+        )

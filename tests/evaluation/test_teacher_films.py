@@ -1,0 +1,130 @@
+"""The teacher's films are sampled as by hand, alone or together."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shotstream_jax.evaluation.films import Script
+from shotstream_jax.evaluation.teacher_films import teacher_films
+from shotstream_jax.models import vae
+from shotstream_jax.models.dit import encode_captions
+from shotstream_jax.rollout.noise import chunk_noise
+from shotstream_jax.rollout.programs import to_video
+from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
+from shotstream_jax.storyworld.captions import prompts
+from shotstream_jax.storyworld.spec import sample_story
+
+SAMPLE = SampleConfig(steps=3, guidance=3.0)
+NOTHING = jnp.zeros((1, 3, 4, 6, 4))
+
+decode = jax.jit(vae.decode, static_argnames="config")
+encode = jax.jit(vae.encode_images, static_argnames="config")
+
+
+def film(networks, shoot, *scripts, batch=2, negative=None, sample=SAMPLE, **how):
+    shoot = dataclasses.replace(shoot, **how)
+    make = teacher_films(networks, shoot, sample=sample, negative=negative, batch=batch)
+    return list(make(scripts))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def by_hand(params, config, context, context_shots, text, noise, rope_shot):
+    """Latents of one shot; `text` is of its context frames, and its own."""
+    scene = Scene(
+        context=context,
+        shots=jnp.stack([*context_shots, rope_shot, rope_shot])[None],
+        captions=jnp.asarray([[0, 1, 2, 3, 3]]),
+        text=encode_captions(params, config, text),
+    )
+    nothing = encode_captions(params, config, jnp.zeros_like(text[:, :1]))
+    blank = dataclasses.replace(scene, text=nothing)
+    return sample_euler(guided_velocity(params, config, scene, blank, 3.0), noise, SAMPLE).x0
+
+
+@pytest.fixture(scope="module")
+def made(networks, shoot, script):
+    return film(networks, shoot, script)[0]
+
+
+def close(frames, pixels):
+    return np.abs(np.asarray(frames, int) - np.asarray(to_video(pixels), int)).max() <= 1
+
+
+def test_shots_are_sampled_as_by_hand(networks, shoot, script, made):
+    first, second, third = prompts(script.spec)
+    networks_vae, seen = (networks.vae, networks.vae_config), []
+    # The shot and the frame that each context frame is of, the captions, the rotation's number.
+    for shot, (refs, captions, rope_shot) in enumerate(
+        [
+            ([], [first, first, first, first], 1),
+            ([(0, 0), (0, 2), (0, 4)], [first, first, first, second], 1),
+            ([(0, 0), (1, 0), (1, 4)], [first, second, second, third], 2),
+        ]
+    ):
+        images = [seen[earlier][:, frame] for earlier, frame in refs]
+        context = encode(*networks_vae, jnp.stack(images, axis=1)) if refs else NOTHING
+        context_shots = [earlier for earlier, _ in refs] or [0, 0, 0]
+        noise = chunk_noise(script.seed, shot, 0, 0, steps=1, shape=(1, 2, 4, 6, 4))[0]
+        text = networks.encode_text(captions)[None]
+        latents = by_hand(
+            networks.dit, networks.dit_config, context, context_shots, text, noise, rope_shot
+        )
+        seen.append(jnp.clip(decode(*networks_vae, latents), -1, 1))
+        assert close(made[shot], seen[shot][0])
+
+
+def test_filming_together_changes_nothing(networks, shoot, script, made):
+    longer = Script(spec=sample_story(3, 2, "test"), seed=9)
+    others = [Script(spec=sample_story(4, 3, "test", index=k), seed=k) for k in range(2)]
+    films = film(networks, shoot, longer, *others, script)
+    assert [len(shots) for shots in films] == [2, 3, 3, 3]
+    # The last of three in batches of two, beside its own double.
+    for together, alone in zip(films[3], made, strict=True):
+        assert np.abs(together.astype(int) - alone.astype(int)).max() <= 1
+
+
+def test_given_shots_are_true_and_are_remembered(networks, shoot, script, other_past, made):
+    given, other = film(networks, shoot, script, other_past, given=1)
+    np.testing.assert_array_equal(given[0], shoot.true_shot(script.spec, 0))
+    np.testing.assert_array_equal(other[0], shoot.true_shot(other_past.spec, 0))
+    assert np.any(given[1] != made[1])
+    assert np.any(given[1] != other[1])
+
+
+def test_without_context_a_shot_does_not_know_what_came_before(networks, shoot, script, other_past):
+    [made, other] = film(networks, shoot, script, other_past, context=False)
+    np.testing.assert_array_equal(made[2], other[2])
+    assert np.any(made[0] != other[0])
+
+
+def test_a_negative_prompt_takes_the_place_of_zeros(networks, shoot, script, made):
+    [guided] = film(networks, shoot, script, negative="ugly")
+    assert np.any(guided[0] != made[0])
+
+
+def test_history_guides_only_where_there_is_some(networks, shoot, script, made):
+    sample = dataclasses.replace(SAMPLE, history_guidance=True)
+    [guided] = film(networks, shoot, script, sample=sample)
+    np.testing.assert_array_equal(guided[0], made[0])
+    assert np.any(guided[1] != made[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample": SampleConfig(steps=0)}, "0 steps make no film"),
+        ({"sample": SAMPLE, "batch": 0}, "0 stories at once make no film"),
+    ],
+)
+def test_nothing_to_do_is_refused(networks, shoot, options, message):
+    with pytest.raises(ValueError, match=message):
+        teacher_films(networks, shoot, **options)
+
+
+def test_frames_that_are_no_chunks_are_refused(networks, shoot):
+    with pytest.raises(ValueError, match="not whole chunks"):
+        film(networks, shoot, video_frames=7)

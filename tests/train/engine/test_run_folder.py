@@ -1,0 +1,92 @@
+"""A run's folder has one owner, and is never taken for another run's."""
+
+import importlib.util
+import pathlib
+import sys
+
+import pytest
+
+from shotstream_jax.train.engine.loop import train
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.run_folder import describe, opened, refuse_other
+
+
+def _toy():
+    script = pathlib.Path(__file__).with_name("toy_training.py")
+    spec = importlib.util.spec_from_file_location("toy_training", script)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["toy_training"] = module
+    spec.loader.exec_module(module)
+    return module.toy
+
+
+toy = _toy()
+
+
+def test_a_second_owner_is_refused(tmp_path):
+    training = toy(tmp_path / "run")
+    with (
+        opened(training, "refuse"),
+        pytest.raises(ValueError, match="in use by another process"),
+        opened(training, "resume"),
+    ):
+        pass
+    with opened(training, "resume"):
+        pass
+
+
+def test_a_run_is_resumed_or_overwritten_only_when_asked(tmp_path):
+    training = toy(tmp_path / "run")
+    with opened(training, "refuse") as folder:
+        (folder / "metrics.jsonl").write_text("{}\n")
+        (folder / "checkpoints").mkdir()
+    with pytest.raises(ValueError, match=r"--resume.*--overwrite"), opened(training, "refuse"):
+        pass
+    with opened(training, "resume"):
+        assert (folder / "metrics.jsonl").exists()
+    with opened(training, "overwrite"):
+        assert sorted(path.name for path in folder.iterdir()) == ["lock", "run.json"]
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
+def test_a_folder_that_holds_no_run_is_left_alone(tmp_path, existing):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with (
+        pytest.raises(ValueError, match=r"thesis\.txt and no run"),
+        opened(toy(tmp_path), existing),
+    ):
+        pass
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_same_run_with_other_habits_is_the_same_run(tmp_path):
+    found = describe(toy(tmp_path / "a"))
+    refuse_other(toy(tmp_path / "b", steps=99, log_every=7, keep=5), found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": 7}, r"with seed 0, and it is 7 now"),
+        ({"bad": (1,)}, r"with bad.0 None, and it is 1 now"),
+        (
+            {"optimizer": OptimizerConfig(learning_rate=0.5, schedule="cosine", ema=0.9)},
+            r"optimizer.learning_rate 0.05, and it is 0.5 now",
+        ),
+    ],
+)
+def test_another_setting_that_decides_the_numbers_is_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        refuse_other(toy(tmp_path, **settings), describe(toy(tmp_path)))
+
+
+def test_another_stage_is_refused(tmp_path):
+    found = {**describe(toy(tmp_path)), "stage": "TeacherTraining"}
+    with pytest.raises(ValueError, match=r"stage TeacherTraining and this one is of stage Toy"):
+        refuse_other(toy(tmp_path), found)
+
+
+def test_the_loop_compares_before_it_goes_on(tmp_path):
+    train(toy(tmp_path / "run", steps=2))
+    with pytest.raises(ValueError, match="with seed 0, and it is 1 now"):
+        train(toy(tmp_path / "run", steps=4, seed=1), existing="resume")

@@ -1,0 +1,156 @@
+"""A step moves its own network by its own optimizer, and nothing when the numbers are bad."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from shotstream_jax.train.engine.objective import Inputs, Objective, Report, chance_of
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.state import init_state
+from shotstream_jax.train.engine.step import take_step
+
+ADAM = OptimizerConfig(learning_rate=0.1, clip=1.0, weight_decay=0.1)
+
+
+def noisy_loss(params, inputs):
+    """Depends on chance, on the other network and on what is carried; NaN in, NaN out."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.chance.samples)
+    shift = inputs.networks["other"]["kernel"].sum() + jax.random.normal(inputs.chance.step)
+    guess = (inputs.batch["x"] + noise) @ params["kernel"] + params["bias"] + inputs.carry
+    error = jnp.square(guess - shift).mean(axis=1)
+    return error.mean(), Report(metrics={"largest": error.mean()}, carry=inputs.carry + guess)
+
+
+def fresh(objectives):
+    params = {
+        "mine": {"kernel": jnp.ones((3, 2)) / 3, "bias": jnp.zeros(2)},
+        "other": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)},
+    }
+    carry = jax.ShapeDtypeStruct((8, 2), jnp.float32)
+    return init_state(params, objectives, seed=3, carry=carry)
+
+
+def objectives(**settings):
+    return dict.fromkeys(("mine", "other"), Objective(loss=noisy_loss, optimizer=ADAM, **settings))
+
+
+def batch():
+    return {"x": jax.random.normal(jax.random.key(5), (8, 3))}
+
+
+def take(state, given, **settings):
+    step = jax.jit(take_step, static_argnames=("network", "objective", "horizon"))
+    objective = objectives(**settings)["mine"]
+    return step(state, {}, given, network="mine", objective=objective, horizon=10)
+
+
+def same(a, b):
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y, equal_nan=True) for x, y in leaves)
+
+
+def test_only_its_own_network_moves():
+    before = fresh(objectives())
+    after, metrics = take(before, batch())
+    for name in ("params", "moments", "updates"):
+        held, now = getattr(before, name), getattr(after, name)
+        assert same(held["other"], now["other"])
+        assert not same(held["mine"], now["mine"])
+    assert int(after.step) == 1
+    assert metrics["mine/learning_rate"] == pytest.approx(0.1)
+    assert np.any(np.asarray(after.carry) != 0)
+
+
+def test_the_gradient_norm_is_that_of_the_loss():
+    state = fresh(objectives())
+    chance = chance_of(state.seed, state.step, 8)
+
+    def loss(params):
+        given = Inputs(networks=state.params, batch=batch(), chance=chance, carry=state.carry)
+        return noisy_loss(params, given)[0]
+
+    value, gradient = jax.value_and_grad(loss)(state.params["mine"])
+    norm = np.sqrt(sum(np.sum(np.square(g)) for g in jax.tree.leaves(gradient)))
+    _, metrics = take(state, batch())
+    assert metrics["mine/grad_norm"] == pytest.approx(norm, rel=1e-5)
+    assert metrics["mine/loss"] == pytest.approx(float(value), rel=1e-5)
+
+
+@pytest.mark.parametrize("pieces", [2, 4, 8])
+def test_a_batch_in_pieces_is_the_whole_batch(pieces):
+    whole, metrics = take(fresh(objectives()), batch())
+    cut, cut_metrics = take(fresh(objectives()), batch(), accumulate=pieces)
+    for a, b in zip(
+        jax.tree.leaves((whole, metrics)), jax.tree.leaves((cut, cut_metrics)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+def test_numbers_that_are_not_finite_move_nothing(bad):
+    before, _ = take(fresh(objectives()), batch())
+    spoilt = {"x": batch()["x"].at[2, 1].set(bad)}
+    after, metrics = take(before, spoilt)
+    for name in ("params", "moments", "means", "updates", "carry"):
+        assert same(getattr(before, name), getattr(after, name))
+    assert [int(after.step), int(after.skipped), int(metrics["skipped_in_row"])] == [2, 1, 1]
+    again, _ = take(after, spoilt)
+    good, _ = take(again, batch())
+    assert [int(good.skipped), int(good.skipped_in_row)] == [2, 0]
+    assert not same(good.params, after.params)
+
+
+def test_what_is_not_trainable_stays_and_has_no_moments():
+    def only_bias(params):
+        return {"kernel": False, "bias": True}
+
+    state = fresh(objectives(trainable=only_bias))
+    after, metrics = take(state, batch(), trainable=only_bias)
+    assert same(state.params["mine"]["kernel"], after.params["mine"]["kernel"])
+    assert not same(state.params["mine"]["bias"], after.params["mine"]["bias"])
+    shapes = {leaf.shape for leaf in jax.tree.leaves(after.moments["mine"])}
+    assert shapes == {(), (2,)}
+    _, everything = take(fresh(objectives()), batch())
+    assert metrics["mine/grad_norm"] < everything["mine/grad_norm"]
+
+
+def test_the_running_mean_follows():
+    def with_mean():
+        config = OptimizerConfig(learning_rate=0.1, ema=0.5)
+        return dict.fromkeys(("mine", "other"), Objective(loss=noisy_loss, optimizer=config))
+
+    state = fresh(with_mean())
+    step = jax.jit(take_step, static_argnames=("network", "objective", "horizon"))
+    after, _ = step(state, {}, batch(), network="mine", objective=with_mean()["mine"], horizon=10)
+    old, new = state.params["mine"]["bias"], after.params["mine"]["bias"]
+    np.testing.assert_allclose(after.means["mine"]["bias"], 0.1 * old + 0.9 * new, rtol=1e-6)
+    assert after.best["mine"] is after.means["mine"]
+
+
+def test_chance_is_of_seed_step_and_sample_alone():
+    def drawn(seed, step, batch):
+        chance = chance_of(jnp.asarray(seed, jnp.int32), jnp.asarray(step), batch)
+        return np.asarray(jax.random.key_data(chance.samples))
+
+    np.testing.assert_array_equal(drawn(0, 5, 8)[:3], drawn(0, 5, 3))
+    every = np.concatenate([drawn(seed, step, 4) for seed in range(3) for step in range(3)])
+    assert len(np.unique(every, axis=0)) == 36
+
+
+def test_eight_devices_do_what_one_does():
+    script = pathlib.Path(__file__).with_name("step_on_eight_devices.py")
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=True
+    )
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["devices"] == 8
+    assert report["difference"] < 1e-5
+    assert report["moved"] > 1e-3
+    assert report["kernel"] == report["moment"] == report["mean"] == [2, 2]
+    assert report["carry"] == [4, 1]
