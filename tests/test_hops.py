@@ -1,4 +1,4 @@
-"""The counting of tests/hops.py, on code that is written for it; the numbers are `-m tests.hops`'s."""
+"""How tests/hops.py counts, on code that is written for it; its numbers are not fixed here."""
 
 import importlib.util
 import sys
