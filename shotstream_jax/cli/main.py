@@ -4,23 +4,34 @@
 1    a story has problems    130  stopped by Ctrl-C (143 by SIGTERM); finished shots are kept
 """
 
+import ast
+import importlib
 import os
 import pathlib
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
 
 import tyro
 
 _CACHE = pathlib.Path("~/.cache/shotstream_jax/programs")
 
+_VERBS = {
+    "generate": ("generate", "generate"),
+    "check": ("check", "check_story"),
+    "train": ("train", "Train"),
+    "eval": ("evaluate", "evaluate"),
+    "convert": ("convert", "convert"),
+    "bench": ("bench", "bench"),
+    "plan": ("plan", "plan"),
+}
+"""For each verb, its module in this package, and the function or options whose docstring helps."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     signal.signal(signal.SIGTERM, _terminate)
-    _prepare_jax()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
@@ -36,33 +47,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    from shotstream_jax.cli.train import train
-
     verb, *rest = argv or ("--help",)
+    if verb not in _VERBS:
+        # The list of verbs, or a misspelt one: no room is opened, so that it is there at once.
+        tyro.extras.subcommand_cli_from_dict(_summaries(), prog="shotstream", args=list(argv))
+        return 0
+    _prepare_jax()
     if verb == "train":
+        from shotstream_jax.cli.train import train
+
         # Its options are those of the experiment file, which must be read first.
         return train(rest)
-    return tyro.extras.subcommand_cli_from_dict(_verbs(), prog="shotstream", args=argv) or 0
+    return tyro.cli(_function(verb), prog=f"shotstream {verb}", args=rest) or 0
 
 
-def _verbs() -> dict[str, Callable[..., Any]]:
-    from shotstream_jax.cli.bench import bench
-    from shotstream_jax.cli.check import check_story
-    from shotstream_jax.cli.convert import convert
-    from shotstream_jax.cli.evaluate import evaluate
-    from shotstream_jax.cli.generate import generate
-    from shotstream_jax.cli.plan import plan
-    from shotstream_jax.cli.train import Train
+def _function(verb: str) -> Callable[..., int | None]:
+    """Import one verb only: filming must not wait for the libraries that training needs."""
+    module, name = _VERBS[verb]
+    return getattr(importlib.import_module(f"shotstream_jax.cli.{module}"), name)
 
-    return {
-        "generate": generate,
-        "check": check_story,
-        "train": Train,
-        "eval": evaluate,
-        "convert": convert,
-        "bench": bench,
-        "plan": plan,
-    }
+
+def _summaries() -> dict[str, Callable[[], None]]:
+    """The verbs as functions that do nothing and have the documentation of the real ones."""
+
+    def described(summary: str) -> Callable[[], None]:
+        def verb() -> None:
+            pass
+
+        verb.__doc__ = summary
+        return verb
+
+    return {verb: described(_summary(*place)) for verb, place in _VERBS.items()}
+
+
+def _summary(module: str, name: str) -> str:
+    """The first paragraph of a docstring, read from the source: importing the verbs takes 2 s."""
+    source = pathlib.Path(__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return (ast.get_docstring(node) or "").split("\n\n")[0]
+    raise LookupError(f"cli/{module}.py defines no {name}.")
 
 
 def _prepare_jax() -> None:
