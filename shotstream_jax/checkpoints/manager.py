@@ -27,7 +27,7 @@ from orbax.checkpoint import type_handlers
 from shotstream_jax.checkpoints import integrity
 from shotstream_jax.checkpoints.formats import CONFIGS, NetworkConfig
 from shotstream_jax.checkpoints.tensors import LazyArray
-from shotstream_jax.files import new_folder
+from shotstream_jax.files import atomic_folder
 from shotstream_jax.typing import Params, PyTree
 
 FORMAT, VERSION = "shotstream_jax", 1
@@ -75,7 +75,7 @@ def creating_checkpoint(
       FileExistsError: something is at `folder` already.
       ValueError: `config` does not describe the networks that were written.
     """
-    with new_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         yield partial
         written = sorted(path.name for path in partial.iterdir())
         if written != sorted(config["networks"]):

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensors
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -61,7 +61,7 @@ def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
         }
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with replacing(path) as partial, partial.open("wb") as file:
+    with atomic_file(path) as partial, partial.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
             file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)

@@ -15,7 +15,7 @@ import numpy as np
 
 from shotstream_jax.checkpoints.tensors import Tensor, Tensors
 from shotstream_jax.checkpoints.torch_reader import DTYPES
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 
 _STORAGES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64
@@ -37,7 +37,7 @@ def write_torch(path: pathlib.Path, tensors: Tensors, section: str | None = None
     if section is not None:
         described = _dict({section: described})
     root = path.stem
-    with replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with atomic_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
         _write(archive, f"{root}/data.pkl", pickle.PROTO + b"\x02" + described + pickle.STOP)
         _write(archive, f"{root}/byteorder", b"little")
         for key, tensor in enumerate(tensors.values()):

@@ -29,7 +29,7 @@ from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.plan import parse_size
 from shotstream_jax.config import PRESETS, ModelConfig
 from shotstream_jax.directing.video import Mp4Writer
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 from shotstream_jax.model import find_model
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.bench.gpu_report import gpu_report
@@ -67,7 +67,7 @@ def bench(args: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
     found = _kernels(args) if args.kernels else _film(args)
     text = json.dumps(found, indent=2) + "\n"
     if args.output is not None:
-        with replacing(args.output) as partial:
+        with atomic_file(args.output) as partial:
             partial.write_text(text, encoding="utf-8")
     if args.json:
         sys.stdout.write(text)

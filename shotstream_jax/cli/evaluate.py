@@ -43,7 +43,7 @@ from shotstream_jax.evaluation.passes import Evaluation, Progress, plan_passes, 
 from shotstream_jax.evaluation.scores import Metric, PassName
 from shotstream_jax.evaluation.student_films import student_films
 from shotstream_jax.evaluation.teacher_films import BATCH, teacher_films
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 from shotstream_jax.model import Model
 from shotstream_jax.perf.bench.provenance import provenance
 from shotstream_jax.rollout.networks import Networks
@@ -203,7 +203,7 @@ def _write(
     films: Sequence[tuple[Script, Film]],
 ) -> None:
     folder = args.output or pathlib.Path()
-    with replacing(folder / METRICS) as partial:
+    with atomic_file(folder / METRICS) as partial:
         partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     title, badge = _made_by(args, model)
     save_png(contact_sheet(story_rows(films), title=title, badge=badge), folder / CONTACT)

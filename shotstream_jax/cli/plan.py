@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.config import PRESETS
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.plan.compile import plan_program
 from shotstream_jax.perf.plan.experiment import plan_experiment
@@ -220,7 +220,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
             console.print(f"{preset} on {target} ...")
             asked = {"preset": preset, "target": target, "approximate": approximate}
             found = make_plan(dataclasses.replace(args, **asked, program="film", mesh=""))
-            with replacing(path) as partial:
+            with atomic_file(path) as partial:
                 partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         row = json.loads(path.read_text(encoding="utf-8"))
         if row["share_of_peak"] != args.share_of_peak:
@@ -229,7 +229,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
                 "remove it or give another folder."
             )
         rows.append(row)
-    with replacing(folder / TABLE_FILE) as partial:
+    with atomic_file(folder / TABLE_FILE) as partial:
         partial.write_text(markdown(rows, args.share_of_peak), encoding="utf-8")
     console.print(f"{folder / TABLE_FILE} is ready.", soft_wrap=True)
     return 0

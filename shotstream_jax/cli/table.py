@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shotstream_jax.cli.evaluate_options import Evaluate
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.run_folder import EXPORT
 
@@ -92,7 +92,7 @@ def make_table(
             judge(dataclasses.replace(row.judged, checkpoint=trained / EXPORT, output=folder))
         )
     made = table.output / TABLE_FILE
-    with replacing(made) as partial:
+    with atomic_file(made) as partial:
         partial.write_text(markdown(table, found), encoding="utf-8")
     return 0, made
 

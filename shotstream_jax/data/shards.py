@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shotstream_jax.files import new_folder, replacing
+from shotstream_jax.files import atomic_file, atomic_folder
 
 FACTS = "dataset.json"
 
@@ -48,7 +48,7 @@ class Shards:
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Note what the samples are, for readers."""
         text = json.dumps({"samples": self.samples, "size": self.size, **facts}, indent=1)
-        with replacing(self.folder / FACTS) as partial:
+        with atomic_file(self.folder / FACTS) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Shards:
                 raise ValueError(
                     f"Shard {shard} has {count} samples and {name} {len(array)}; make one a sample."
                 )
-        with new_folder(_place(self.folder, shard)) as partial:
+        with atomic_folder(_place(self.folder, shard)) as partial:
             for name, array in arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
 

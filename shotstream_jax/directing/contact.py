@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from shotstream_jax.directing.whole_file import whole_file
+from shotstream_jax.files import atomic_file
 from shotstream_jax.story import spread_frames
 from shotstream_jax.typing import UInt8
 
@@ -102,7 +102,7 @@ def save_png(image: Image.Image, path: pathlib.Path | str) -> None:
     Raises:
       OSError: no room.
     """
-    with whole_file(pathlib.Path(path)) as temporary:
+    with atomic_file(pathlib.Path(path)) as temporary:
         image.save(temporary, format="PNG", optimize=True)
 
 

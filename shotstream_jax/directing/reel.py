@@ -20,7 +20,7 @@ import numpy as np
 
 from shotstream_jax.directing.contact import ContactRow, contact_sheet, save_png
 from shotstream_jax.directing.video import Mp4Writer, concatenate, read_video
-from shotstream_jax.directing.whole_file import whole_file
+from shotstream_jax.files import atomic_file
 from shotstream_jax.rollout.stream import FilmedChunk
 from shotstream_jax.story import ShotPlan, Story, dump_story
 from shotstream_jax.typing import Float
@@ -67,7 +67,7 @@ class Reel:
         latents = np.concatenate(take.latents, axis=1)
         npz = self._path(plan.index, "npz")
         # Through a file object: given a path, NumPy adds a suffix of its own.
-        with whole_file(npz, needed=latents.nbytes) as path, path.open("wb") as file:
+        with atomic_file(npz, needed=latents.nbytes) as path, path.open("wb") as file:
             np.savez(file, latents=latents)
         self._write_json(self._path(plan.index, "json"), _plain(plan))
 
@@ -123,7 +123,7 @@ class Reel:
 
     def begin(self) -> None:
         """Write the story and an unfinished manifest."""
-        with whole_file(self.folder / STORY) as path:
+        with atomic_file(self.folder / STORY) as path:
             path.write_text(dump_story(self.story), encoding="utf-8")
         self._write_manifest({"complete": False})
 
@@ -133,7 +133,7 @@ class Reel:
 
     def _write_json(self, path: pathlib.Path, document: Mapping[str, Any]) -> None:
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _path(self, index: int, suffix: str) -> pathlib.Path:

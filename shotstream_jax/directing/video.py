@@ -17,7 +17,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
-from shotstream_jax.directing.whole_file import whole_file
+from shotstream_jax.files import atomic_file
 from shotstream_jax.typing import HostFrames, UInt8
 
 _Encode = Callable[[av.VideoFrame | None], None]
@@ -98,7 +98,7 @@ class Mp4Writer:
 
     @contextlib.contextmanager
     def _encoder(self) -> Iterator[_Encode]:
-        with whole_file(self.path) as temporary:
+        with atomic_file(self.path) as temporary:
             with _new_mp4(temporary) as container:
                 stream = container.add_stream("libx264", rate=self.fps)
                 stream.height, stream.width = self.size
@@ -130,7 +130,7 @@ def concatenate(paths: Sequence[pathlib.Path | str], path: pathlib.Path | str) -
     if not files:
         raise ValueError(f"Nothing to join to {path}; give one film or more.")
     frames = 0
-    with whole_file(path, needed=sum(file.stat().st_size for file in files)) as temporary:
+    with atomic_file(path, needed=sum(file.stat().st_size for file in files)) as temporary:
         with _new_mp4(temporary) as container, _open(files[0]) as first:
             model = first.streams.video[0]
             output = container.add_stream_from_template(model)

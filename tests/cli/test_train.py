@@ -1,7 +1,6 @@
 """The command: experiment files, overrides and what is said when they are wrong."""
 
 import json
-import pathlib
 import signal
 
 import pytest
@@ -10,7 +9,6 @@ from shotstream_jax.cli.train import load_experiment, override, train
 from shotstream_jax.train.engine import loop
 
 FINISHED = "export is ready"
-TOY = pathlib.Path(__file__).parents[1] / "train" / "toy_training.py"
 
 
 @pytest.fixture
@@ -21,11 +19,8 @@ def experiment(tmp_path):
 
 def write_toy(path, output, steps=4):
     path.write_text(
-        f"import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('toy_training', {str(TOY)!r})\n"
-        f"toy = sys.modules.setdefault('toy_training', importlib.util.module_from_spec(spec))\n"
-        f"hasattr(toy, 'toy') or spec.loader.exec_module(toy)\n"
-        f"config = toy.toy({str(output)!r}, steps={steps})\n"
+        "from tests.train.engine.toy_training import toy\n"
+        f"config = toy({str(output)!r}, steps={steps})\n"
     )
     return path
 

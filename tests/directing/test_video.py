@@ -120,7 +120,7 @@ class TestMp4Writer:
         ended = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
         assert ended.returncode == -signal.SIGKILL
         assert not path.exists()
-        # The next attempt writes over what the crash left.
+        # The next attempt removes what the crash left.
         write(path, drifting_bar(3))
         assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 from shotstream_jax.perf.bench.equality import equality
 from shotstream_jax.perf.bench.kernels import attempt, kernel_rates
 from shotstream_jax.perf.bench.peer import compare_with_peer
@@ -74,7 +74,7 @@ def gpu_report(
         gc.collect()
         whole = whole and "failed" not in found and found.get("within", True)
         path = folder / f"{name}.json"
-        with replacing(path) as partial:
+        with atomic_file(path) as partial:
             document = {"kind": name, "rehearsed": rehearsed, **about, **found}
             partial.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         tell(f"{path} is ready{': ' + found['failed'] if 'failed' in found else ''}.")

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 
 Record = Mapping[str, float]
 
@@ -51,7 +51,7 @@ class Journal:
         self._path, self._name, self._board = folder / f"{name}.jsonl", name, board
         if self._path.exists():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            with replacing(self._path) as partial:
+            with atomic_file(self._path) as partial:
                 partial.write_text("".join(line for line in lines if _until(line, step)), "utf-8")
 
     def write(self, step: int, record: Record) -> None:

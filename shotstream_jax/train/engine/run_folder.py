@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 
 FACTS, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
 
@@ -52,7 +52,7 @@ def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
     with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         _take(lock, folder)
         _settle(folder, existing)
-        with replacing(folder / FACTS) as partial:
+        with atomic_file(folder / FACTS) as partial:
             partial.write_text(json.dumps(describe(training), indent=1) + "\n", encoding="utf-8")
         yield folder
 

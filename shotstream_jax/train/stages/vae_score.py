@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from shotstream_jax.files import replacing
+from shotstream_jax.files import atomic_file
 from shotstream_jax.models.vae import decode, encode, encode_moments
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.storyworld.attributes import ATTRIBUTES
@@ -91,7 +91,7 @@ def draw_comparison(
         true = source[index].frames(0)
         rows += [_row(true), _row(reconstruct(params, true))]
     sheet = np.concatenate(rows)
-    with replacing(path) as partial:
+    with atomic_file(path) as partial:
         Image.fromarray(sheet).save(partial, format="PNG")
 
 

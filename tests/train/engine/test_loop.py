@@ -1,6 +1,5 @@
 """The loop: stopping and going on changes nothing, bad numbers are survived or end the run."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -16,19 +15,9 @@ from shotstream_jax.train.engine.checkpoint import Store
 from shotstream_jax.train.engine.loop import train
 from shotstream_jax.train.engine.metrics import read_journal
 from shotstream_jax.train.engine.programs import build_programs, mesh_of
+from tests.train.engine.toy_training import toy
 
 SCRIPT = pathlib.Path(__file__).with_name("toy_training.py")
-
-
-def _load():
-    spec = importlib.util.spec_from_file_location("toy_training", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy_training"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-toy = _load().toy
 
 
 def stop_at(step, number=signal.SIGTERM):

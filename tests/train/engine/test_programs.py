@@ -1,7 +1,6 @@
 """Programs of a stage are made from shapes; what does not fit together is said before compiling."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -22,18 +21,8 @@ from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.programs import build_programs, mesh_of, place_batch
 from shotstream_jax.train.engine.stage import MeshConfig, random_weights
 from shotstream_jax.train.engine.weights import network_weights
+from tests.train.engine.toy_training import toy
 
-
-def _toy():
-    script = pathlib.Path(__file__).with_name("toy_training.py")
-    spec = importlib.util.spec_from_file_location("toy_training", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy_training"] = module
-    spec.loader.exec_module(module)
-    return module.toy
-
-
-toy = _toy()
 VAE = VAEConfig(
     base_channels=2,
     latent_channels=2,
@@ -107,7 +96,7 @@ def test_weights_are_drawn_or_read_where_they_are_wanted(tmp_path):
 
 
 def test_eight_devices_train_every_stage_as_one_does():
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[3]
     script = pathlib.Path(__file__).with_name("stages_on_eight_devices.py")
     done = subprocess.run(
         [sys.executable, script],

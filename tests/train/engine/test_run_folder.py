@@ -1,26 +1,11 @@
 """A run's folder has one owner, and is never taken for another run's."""
 
-import importlib.util
-import pathlib
-import sys
-
 import pytest
 
 from shotstream_jax.train.engine.loop import train
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.run_folder import describe, opened, refuse_other
-
-
-def _toy():
-    script = pathlib.Path(__file__).with_name("toy_training.py")
-    spec = importlib.util.spec_from_file_location("toy_training", script)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["toy_training"] = module
-    spec.loader.exec_module(module)
-    return module.toy
-
-
-toy = _toy()
+from tests.train.engine.toy_training import toy
 
 
 def test_a_second_owner_is_refused(tmp_path):
