@@ -5,7 +5,7 @@
     shotstream bench --kernels                        attention and decoding by every way to do them
     shotstream bench --gpu-report -o report           all that a GPU has to answer, as JSON files
 
-Exit status: 0 measured, 1 if a part of a report failed or fast paths disagree, 2 bad input.
+Exit status (exit_codes.py): `NEGATIVE` if a part of a report failed or fast paths disagree.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from rich.console import Console
 
 from shotstream_jax.cli.bench_options import FULL, SMALL, BenchOptions
 from shotstream_jax.cli.bench_tables import film_table, kernels_table
+from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.plan import parse_size
 from shotstream_jax.config import PRESETS, ModelConfig
@@ -73,7 +74,7 @@ def bench(args: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
         sys.stdout.write(text)
     else:
         Console().print(kernels_table(found) if args.kernels else film_table(found))
-    return 0
+    return ExitCode.DONE
 
 
 def _film(args: BenchOptions) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def _report(args: BenchOptions, console: Console) -> int:
         rehearsed=args.rehearse,
         tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
     )
-    return 0 if whole else 1
+    return ExitCode.DONE if whole else ExitCode.NEGATIVE
 
 
 def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:

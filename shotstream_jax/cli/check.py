@@ -17,6 +17,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.config import PRESETS
 from shotstream_jax.model import find_model
 from shotstream_jax.perf.plan.estimate import EngineSizes, Estimate, estimate
@@ -106,7 +107,7 @@ def check_story(args: Annotated[Check, tyro.conf.arg(name="")]) -> int:
       args: which story, and what it would be filmed with.
 
     Returns:
-      Exit status: 0 for a story that can be filmed, with or without warnings; 2 otherwise.
+      `DONE` for a story that can be filmed, with or without warnings; else `BAD_INPUT`.
     """
     count_tokens = None
     if args.checkpoint is None and args.preset != "tiny":
@@ -132,7 +133,7 @@ def check(
     tflops: float = ASSUMED_TFLOPS,
     as_json: bool = False,
 ) -> int:
-    """Print what `examine` finds in a story file; returns the exit status, 0 or 2."""
+    """Print what `examine` finds in a story file; returns the exit status."""
     try:
         report = examine(read_story(path), sizes, tflops * 1e12, count_tokens)
     except StoryError as error:
@@ -140,12 +141,12 @@ def check(
             _write_json({"ok": False, "problems": _plain_problems(error.problems)})
         else:
             sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
-        return 2
+        return ExitCode.BAD_INPUT
     if as_json:
         _write_json(plain_report(report))
     else:
         Console().print(rendered(report))
-    return 0
+    return ExitCode.DONE
 
 
 def examine(

@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.cli.evaluate_options import Evaluate, command_line
+from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.cli.table import find_table, make_table, stored
@@ -81,7 +82,7 @@ def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> int:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
         Console().print(_table(metrics))
-    return 0
+    return ExitCode.DONE
 
 
 def _make_table(args: Evaluate, console: Console) -> int:

@@ -1,8 +1,4 @@
-"""The `shotstream` command: one verb a module, errors in one line, exit status that scripts read.
-
-0    done                    2    bad input, said in one line
-1    a story has problems    130  stopped by Ctrl-C (143 by SIGTERM); finished shots are kept
-"""
+"""The `shotstream` command: one verb a module, errors in one line, exit status by exit_codes.py."""
 
 import ast
 import importlib
@@ -14,6 +10,8 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 import tyro
+
+from shotstream_jax.cli.exit_codes import ExitCode, table
 
 _CACHE = pathlib.Path("~/.cache/shotstream_jax/programs")
 
@@ -36,29 +34,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         sys.stderr.write("Stopped. Finished shots are kept; --resume goes on after them.\n")
-        return 130
+        return ExitCode.INTERRUPTED
     except _Terminated:
-        return 143
+        return ExitCode.TERMINATED
     except (ValueError, OSError) as error:
         if os.environ.get("SHOTSTREAM_TRACEBACK"):
             raise
         sys.stderr.write(f"shotstream: {_one_line(error)}\n")
-        return 2
+        return ExitCode.BAD_INPUT
 
 
 def _run(argv: Sequence[str]) -> int:
     verb, *rest = argv or ("--help",)
     if verb not in _VERBS:
         # The list of verbs, or a misspelt one: no room is opened, so that it is there at once.
-        tyro.extras.subcommand_cli_from_dict(_summaries(), prog="shotstream", args=list(argv))
-        return 0
+        tyro.extras.subcommand_cli_from_dict(
+            _summaries(),
+            prog="shotstream",
+            description=f"Film stories shot by shot. Exit status:\n\n{table()}",
+            args=list(argv),
+        )
+        return ExitCode.DONE
     _prepare_jax()
     if verb == "train":
         from shotstream_jax.cli.train import train
 
         # Its options are those of the experiment file, which must be read first.
         return train(rest)
-    return tyro.cli(_function(verb), prog=f"shotstream {verb}", args=rest) or 0
+    return tyro.cli(_function(verb), prog=f"shotstream {verb}", args=rest) or ExitCode.DONE
 
 
 def _function(verb: str) -> Callable[..., int | None]:

@@ -22,6 +22,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.config import PRESETS
 from shotstream_jax.files import atomic_file
 from shotstream_jax.models.compute import default_compute
@@ -113,7 +114,7 @@ def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:
       args: what to compile, and for which chips.
 
     Returns:
-      Exit status: 0 if all of it fits, 1 if not.
+      `DONE` if all of it fits, `NEGATIVE` if not.
 
     Raises:
       ValueError: a target, mesh, size or share that will not do.
@@ -130,7 +131,7 @@ def plan(args: Annotated[PlanOptions, tyro.conf.arg(name="")]) -> int:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
         Console().print(_rendered(found))
-    return 0 if found["fits"] else 1
+    return ExitCode.DONE if found["fits"] else ExitCode.NEGATIVE
 
 
 def make_plan(args: PlanOptions) -> dict[str, Any]:
@@ -232,7 +233,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
     with atomic_file(folder / TABLE_FILE) as partial:
         partial.write_text(markdown(rows, args.share_of_peak), encoding="utf-8")
     console.print(f"{folder / TABLE_FILE} is ready.", soft_wrap=True)
-    return 0
+    return ExitCode.DONE
 
 
 def markdown(rows: list[dict[str, Any]], share_of_peak: float) -> str:

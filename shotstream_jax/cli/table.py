@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shotstream_jax.cli.evaluate_options import Evaluate
+from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.files import atomic_file
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.run_folder import EXPORT
@@ -94,7 +95,7 @@ def make_table(
     made = table.output / TABLE_FILE
     with atomic_file(made) as partial:
         partial.write_text(markdown(table, found), encoding="utf-8")
-    return 0, made
+    return ExitCode.DONE, made
 
 
 def stored(folder: pathlib.Path, command: Sequence[str]) -> dict[str, Any] | None:

@@ -4,17 +4,13 @@ An experiment trains a network, makes a dataset, or lists others that are run on
 
     shotstream train configs/tiny_vae.py --steps 10 --optimizer.learning-rate 1e-4
 
-Exit status: 0 trained, 43 given up on steps without a finite gradient, 130 or 143 stopped by Ctrl-C
-or SIGTERM with everything saved; bad input is an error in one line.
+tyro parses the overrides, suggests names for misspelt ones and prints the help of a file. Exit
+status: exit_codes.py.
 """
 
-import contextlib
 import dataclasses
-import io
-import itertools
 import pathlib
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
@@ -22,16 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
+from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.look import look
 from shotstream_jax.train.engine import loop
 from shotstream_jax.train.engine.dataset_job import Making
-from shotstream_jax.train.engine.experiment import load_config, nearest
+from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.pipeline import Experiment, Pipeline, is_done, run
 from shotstream_jax.train.engine.run_folder import EXPORT, Existing
 from shotstream_jax.train.engine.stage import Training
 
-DIVERGED = 43
-_STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _HELP = ("-h", "--help")
 
 
@@ -56,15 +51,17 @@ def train(argv: Sequence[str]) -> int:
     """Run the command on its own arguments, and return its exit status.
 
     Raises:
-      ValueError: a file, an override, a folder or data that will not do; or trained networks that
-        are not good enough for the next stage.
+      SystemExit: wrong options, or after printing help; see `override`.
+      ValueError: a file, a folder or data that cannot be used; or trained networks that are not
+        good enough for the next stage.
       OSError: files that cannot be read or written.
     """
-    wants_help = len(argv) > 1 and argv[-1] in _HELP
-    given = argv[:-1] if wants_help else argv
-    args, overrides = tyro.cli(Train, prog="shotstream train", args=given, return_unknown_args=True)
+    # `FILE --help` is about the settings of the file: the first parser must not answer it.
+    about_file = [word for word in argv[1:] if word in _HELP]
+    words = [*argv[:1], *(word for word in argv[1:] if word not in _HELP)]
+    args, overrides = tyro.cli(Train, prog="shotstream train", args=words, return_unknown_args=True)
     config = load_experiment(args.experiment)
-    config = override(config, [*overrides, "--help"] if wants_help else overrides)
+    config = override(config, [*overrides, *about_file], args.experiment)
     if args.resume and args.overwrite:
         raise ValueError("--resume and --overwrite are opposites; give one of them.")
     existing: Existing = "resume" if args.resume else "overwrite" if args.overwrite else "refuse"
@@ -86,7 +83,7 @@ def train_file(path: pathlib.Path) -> tuple[int, pathlib.Path]:
     """
     console, experiment = Console(stderr=True), load_config(path, Training, Making)
     if is_done(experiment):
-        return 0, experiment.output
+        return ExitCode.DONE, experiment.output
     _tell(console, f"{path}:")
     return _run_one(experiment, "resume", console), experiment.output
 
@@ -112,7 +109,7 @@ def _run_all(pipeline: Pipeline, beside: pathlib.Path, existing: Existing, conso
         status = _run_one(experiment, existing, console)
         if status:
             return status
-    return 0
+    return ExitCode.DONE
 
 
 def load_experiment(path: pathlib.Path) -> Experiment | Pipeline:
@@ -124,80 +121,24 @@ def load_experiment(path: pathlib.Path) -> Experiment | Pipeline:
     return load_config(path, Training, Making, Pipeline)
 
 
-def override(config: Experiment | Pipeline, overrides: Sequence[str]) -> Experiment | Pipeline:
-    """The same settings with other values, given as `--name value` for any dotted name.
+def override(
+    config: Experiment | Pipeline, overrides: Sequence[str], experiment: pathlib.Path
+) -> Experiment | Pipeline:
+    """The settings of an experiment file with other values for some of them.
+
+    Args:
+      config: the settings of the file.
+      overrides: `--name value`, for any setting by its dotted name.
+      experiment: the file, to be named in the help.
 
     Raises:
-      ValueError: a name that there is not, a value of another type, or values out of range.
+      SystemExit: with status 0 after `--help`; or with `ExitCode.BAD_INPUT`, after a message on
+        stderr that names the nearest setting, for a name that is not a setting, a value of another
+        type, or a value out of range.
     """
-    options = set(_options(config))
-    groups = _groups(overrides)
-    for group in groups:
-        if group[0] not in {*options, *_HELP}:
-            raise ValueError(
-                f"There is no setting {group[0]}{nearest(group[0], sorted(options))} "
-                "(--help lists all settings)."
-            )
-    wants_help = any(group[0] in _HELP for group in groups)
-    said = io.StringIO()
-    try:
-        with contextlib.nullcontext() if wants_help else contextlib.redirect_stderr(said):
-            return tyro.cli(
-                type(config),
-                prog="shotstream train FILE",
-                default=config,
-                args=[word for group in groups for word in group],
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(f"{_reason(said.getvalue())} (--help lists all settings).") from stop
-
-
-def _options(value: Any, name: str = "") -> Iterator[str]:
-    """Names on the command line of all settings below a config."""
-    if dataclasses.is_dataclass(value):
-        parts = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    elif isinstance(value, tuple) and any(dataclasses.is_dataclass(part) for part in value):
-        parts = [(str(index), part) for index, part in enumerate(value)]
-    else:
-        yield f"--{name}"
-        if isinstance(value, bool):
-            head, dot, last = name.rpartition(".")
-            yield f"--{head}{dot}no-{last}"
-        return
-    for key, part in parts:
-        yield from _options(part, f"{name}.{key.replace('_', '-')}".removeprefix("."))
-
-
-def _groups(overrides: Sequence[str]) -> list[list[str]]:
-    """Options with their values: `--a 1 --b=2` becomes `--a 1` and `--b 2`."""
-    groups: list[list[str]] = []
-    for word in overrides:
-        if word.startswith("--") or word in _HELP:
-            name, equals, value = word.partition("=")
-            groups.append([name.replace("_", "-"), value] if equals else [word.replace("_", "-")])
-        elif groups:
-            groups[-1].append(word)
-        else:
-            raise ValueError(f"{word!r} comes before any --setting that it could belong to.")
-    return groups
-
-
-def _reason(said: str) -> str:
-    """The reason in tyro's message, on one line: what stands between its title and the next rule.
-
-    The box around it is drawn in characters that depend on the terminal.
-    """
-    lines = [line.strip(" │|") for line in said.splitlines()[1:]]
-    below = itertools.dropwhile(_is_rule, lines)
-    return (
-        " ".join(itertools.takewhile(lambda line: not _is_rule(line), below)) or "Not understood."
+    return tyro.cli(
+        type(config), prog=f"shotstream train {experiment}", default=config, args=list(overrides)
     )
-
-
-def _is_rule(line: str) -> bool:
-    return not line.strip("─-╰╯")
 
 
 def _say_goodbye(outcome: loop.Outcome, config: Experiment, console: Console) -> int:
@@ -206,17 +147,17 @@ def _say_goodbye(outcome: loop.Outcome, config: Experiment, console: Console) ->
         case "finished":
             made = config.output if isinstance(config, Making) else config.output / EXPORT
             _tell(console, f"{made} is ready. {_numbers(outcome.scores)}")
-            return 0
+            return ExitCode.DONE
         case "stopped":
             _tell(console, f"Stopped and saved after step {outcome.step}; {again}.")
-            return _STOPPED.get(outcome.signal, 1) if outcome.signal else 1
+            return ExitCode.of_signal(outcome.signal)
         case "diverged":
             _tell(
                 console,
                 f"Given up at step {outcome.step}: too many steps in a row without a finite "
                 f"gradient. {outcome.dump} holds the last of them.",
             )
-            return DIVERGED
+            return ExitCode.DIVERGED
 
 
 class _Display:
