@@ -160,5 +160,5 @@ def _score(
     clock: _Clock,
 ) -> Iterator[FilmScore]:
     for story, (film, script) in enumerate(zip(films, scripts, strict=True)):
-        yield score_film(film, script.spec, given=shoot.given)
+        yield score_film(film, script.spec, reference_shots=shoot.given)
         clock.tick(name, story, film)

@@ -1,4 +1,4 @@
-"""What can be said of a StoryWorld film, value by value, and the colours that say it.
+"""The attributes of a StoryWorld film, their values, and the colours that stand for them.
 
 An attribute is a name and a short closed tuple of values. `NAMED` attributes appear in captions;
 `HIDDEN` ones never do: a later shot can only learn them from the frames of an earlier one.
@@ -9,12 +9,16 @@ from collections.abc import Mapping
 
 Rgb = tuple[int, int, int]
 
+# The order of every tuple here is part of the dataset: stories are drawn by index (spec.py), so a
+# value moved or inserted changes every film of every seed.
 SHAPES = ("circle", "square", "triangle", "star")
 PATTERNS = ("dipped", "striped", "split")
 SCENES = ("meadow", "desert", "snow", "city")
 ACTIONS = ("still", "walk_left", "walk_right", "jump", "spin")
 FRAMINGS = ("wide", "medium", "close")
 
+# Hues at least 28 degrees apart (red, orange, yellow are the nearest): the oracle tells bodies by
+# hue, because an autoencoder's fading changes saturation and brightness more than hue.
 COLOURS: Mapping[str, Rgb] = {
     "red": (226, 44, 52),
     "orange": (250, 120, 18),
@@ -25,6 +29,8 @@ COLOURS: Mapping[str, Rgb] = {
 }
 """Colour of the body."""
 
+# No trim has the hue of a body colour or lies nearer than 115 RGB steps to one, so that the pattern
+# shows on every body. "black" is nearly the ink of the outline and told from it by its place alone.
 TRIMS: Mapping[str, Rgb] = {
     "white": (252, 250, 244),
     "black": (44, 40, 52),
@@ -33,6 +39,8 @@ TRIMS: Mapping[str, Rgb] = {
 }
 """Hidden: colour in which the pattern is painted."""
 
+# At least 115 RGB steps apart. The tint also colours hills and ground a little (scenery.py), so
+# that it can be carried over, and read, in close-ups that show a narrow strip of sky.
 SKIES: Mapping[str, Rgb] = {
     "azure": (104, 178, 250),
     "amber": (255, 184, 72),
@@ -46,14 +54,14 @@ CHARACTER_NAMED: Mapping[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
     "pattern": PATTERNS,
 }
-"""Told once, by the global caption."""
+"""Named once, by the global caption."""
 
 SHOT_NAMED: Mapping[str, tuple[str, ...]] = {
     "scene": SCENES,
     "action": ACTIONS,
     "framing": FRAMINGS,
 }
-"""Told by each shot's caption."""
+"""Named by each shot's caption."""
 
 NAMED: Mapping[str, tuple[str, ...]] = {**CHARACTER_NAMED, **SHOT_NAMED}
 HIDDEN: Mapping[str, tuple[str, ...]] = {"trim": tuple(TRIMS), "sky": tuple(SKIES)}

@@ -1,4 +1,4 @@
-"""What a caption says of a StoryWorld film, and reading it back.
+"""Captions of StoryWorld films: from a spec to text, and back.
 
 The global caption names the character, a shot's caption its scene, action and framing; trim and
 sky are never named, and the wording is drawn independently of them. Words come from a closed
@@ -47,8 +47,10 @@ PHRASES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "close": ("close shot", "close up", "near view"),
     },
 }
-"""Every way to say a value; no phrase of one value is found in a phrase of another."""
+"""Every phrase for a value; no phrase of one value is found in a phrase of another."""
 
+# Several phrases a value and several templates, in different orders of attributes, so that a text
+# encoder must learn words and not positions.
 GLOBAL_TEMPLATES = (
     "the {pattern} {colour} {shape}.",
     "our hero is a {pattern} {colour} {shape}.",
@@ -64,7 +66,7 @@ SHOT_TEMPLATES = (
     "the hero {action} in the {scene}, {framing}.",
 )
 
-Read = Mapping[str, str]
+NamedValues = Mapping[str, str]
 """The value of every attribute that a caption names."""
 
 
@@ -74,9 +76,10 @@ def _tokens(text: str) -> list[str]:
 
 def _closed_vocabulary() -> tuple[str, ...]:
     plain = [re.sub(r"{\w+}", " ", t) for t in (*GLOBAL_TEMPLATES, *SHOT_TEMPLATES)]
-    said = [phrase for values in PHRASES.values() for said in values.values() for phrase in said]
+    phrases = [phrase for values in PHRASES.values() for some in values.values() for phrase in some]
     labels = [f"shot{index}:" for index in range(MAX_SHOTS)]
-    return tuple(sorted({token for text in (*plain, *said, *labels) for token in _tokens(text)}))
+    # Sorted: token ids follow this order, and a set of strings has another order in every process.
+    return tuple(sorted({token for text in (*plain, *phrases, *labels) for token in _tokens(text)}))
 
 
 VOCABULARY = _closed_vocabulary()
@@ -85,7 +88,7 @@ VOCABULARY = _closed_vocabulary()
 
 def global_caption(spec: StorySpec) -> str:
     """Name the character."""
-    return _say(GLOBAL_TEMPLATES, CHARACTER_NAMED, spec)
+    return _fill_template(GLOBAL_TEMPLATES, CHARACTER_NAMED, spec)
 
 
 def shot_caption(spec: StorySpec, shot: int) -> str:
@@ -94,11 +97,11 @@ def shot_caption(spec: StorySpec, shot: int) -> str:
     Raises:
       IndexError: the story has no such shot.
     """
-    return _say(SHOT_TEMPLATES, SHOT_NAMED, spec.shots[shot])
+    return _fill_template(SHOT_TEMPLATES, SHOT_NAMED, spec.shots[shot])
 
 
 def to_story(spec: StorySpec, title: str, defaults: Defaults) -> Story:
-    """What a director would have written to get this film: the captions and nothing else."""
+    """The film as a story to be filmed: its captions and nothing else of the spec."""
     shots = tuple(Shot(caption=shot_caption(spec, k)) for k in range(len(spec.shots)))
     return Story(title=title, global_caption=global_caption(spec), shots=shots, defaults=defaults)
 
@@ -108,27 +111,28 @@ def prompts(spec: StorySpec) -> tuple[str, ...]:
 
     Loaders call this for every film, and checking a story takes longer than painting a shot.
     """
-    told = global_caption(spec)
-    return tuple(f"{told}shot{k}:{shot_caption(spec, k)}" for k in range(len(spec.shots)))
+    shared = global_caption(spec)
+    return tuple(f"{shared}shot{k}:{shot_caption(spec, k)}" for k in range(len(spec.shots)))
 
 
-def read_caption(caption: str) -> Read:
+def read_caption(caption: str) -> NamedValues:
     """Find the attributes that a caption names, by their phrases; the longest phrase wins."""
+    # Spaces around text and phrase: only whole words match.
     text = " " + " ".join(_tokens(caption)) + " "
     found: dict[str, str] = {}
     for attribute, values in PHRASES.items():
-        said = [
+        hits = [
             (p, value) for value, phrases in values.items() for p in phrases if f" {p} " in text
         ]
-        if said:
-            found[attribute] = max(said, key=lambda hit: len(hit[0]))[1]
+        if hits:
+            found[attribute] = max(hits, key=lambda hit: len(hit[0]))[1]
     return found
 
 
 def parse_story(written: str, shots: Sequence[str], *, seed: int = 0) -> StorySpec:
-    """Make a whole spec of a written global caption and shot captions.
+    """Parse a global caption and shot captions into a whole spec.
 
-    What captions cannot say (trim, sky, where the character stands) is drawn from `seed`.
+    What captions do not name (trim, sky, where the character stands) is drawn from `seed`.
 
     Raises:
       ValueError: a caption that leaves out an attribute, with the attribute and its values.
@@ -143,25 +147,28 @@ def parse_story(written: str, shots: Sequence[str], *, seed: int = 0) -> StorySp
     return dataclasses.replace(drawn, shots=tuple(plans), **character)
 
 
-def _say(
+def _fill_template(
     templates: tuple[str, ...],
     attributes: Mapping[str, tuple[str, ...]],
     spec: StorySpec | ShotSpec,
 ) -> str:
+    # A seed of its own: the wording says nothing of trim and sky, which are drawn elsewhere.
     rng = np.random.default_rng(spec.wording)
     template = _pick(rng, templates)
-    said = {name: _pick(rng, PHRASES[name][getattr(spec, name)]) for name in attributes}
-    return template.format(**said)
+    phrases = {name: _pick(rng, PHRASES[name][getattr(spec, name)]) for name in attributes}
+    return template.format(**phrases)
 
 
 def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _named(read: Read, attributes: Mapping[str, tuple[str, ...]], caption: str) -> dict[str, str]:
+def _named(
+    found: NamedValues, attributes: Mapping[str, tuple[str, ...]], caption: str
+) -> dict[str, str]:
     for name, values in attributes.items():
-        if name not in read:
+        if name not in found:
             raise ValueError(
                 f"Caption {caption!r} names no {name} of StoryWorld; say one of {values}."
             )
-    return {name: read[name] for name in attributes}
+    return {name: found[name] for name in attributes}

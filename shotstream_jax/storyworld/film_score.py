@@ -1,15 +1,15 @@
-"""How well a film keeps to its story, and to itself.
+"""Scores of a film: agreement with its story's captions, and with its own earlier shots.
 
-Named attributes are compared with the captions' truth. Hidden ones and the character's identity are
-compared with the earlier shots of the same film, because no caption tells them: whatever the first
-shot chose, later shots must keep. A model that always makes the same choice keeps it without any
-memory; give it true first shots (`given`), which alone are then compared with, and chance is one
-over the number of values:
+Named attributes are compared with the spec. Hidden ones and the character's identity are compared
+with the earlier shots of the same film, because no caption names them: later shots must keep what
+the first one chose. A model that always makes the same choice keeps it without any memory; start
+its films from true shots (`reference_shots`), which alone are then compared with, and a guess is
+right once in as many times as there are values:
 
-    the film             white (given)   pink   pink     pink
-    kept                                 no     no       no
-    without a given      white           pink   pink     pink
-    kept                                 no     either   yes
+    trim of the film      white (reference)   pink   pink     pink
+    kept                                      no     no       no
+    without a reference   white               pink   pink     pink
+    kept                                      no     either   yes
 """
 
 import dataclasses
@@ -23,24 +23,25 @@ from shotstream_jax.storyworld.segmentation import Footage, coarse, to_rgb
 from shotstream_jax.storyworld.spec import StorySpec, true_value
 
 IDENTITY = (*CHARACTER_NAMED, "trim")
-"""What makes a character the same one."""
+"""Attributes that a character keeps through a film."""
 
-# Sum over channels by which a cell changes at a cut, and not by noise of 0.06.
+# Sum over channels by which a cell changes at a cut. Noise of 0.06 moves the mean of a cell's 16
+# pixels by 255 x 0.06 / 4 = 4 a channel; three channels of two frames stay well below 36.
 _CHANGED = 36.0
 
-# Between what the nearest walk sets in motion (0.71) and what the tamest cut does (0.9).
+# Between what the nearest walk sets in motion (0.71 of the columns) and the mildest cut does (0.9).
 _CUT_COLUMNS = 0.78
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilmScore:
-    """One film against its story; the shots that were given to the model are not scored.
+    """One film against its story; reference shots, which the model did not make, are not scored.
 
     Attributes:
-      observations: what every shot shows, given ones included.
+      observations: what every shot shows, reference shots included.
       prompt: for every named attribute, whether each scored shot shows what was asked.
       carry_over: for every hidden attribute, whether each scored shot after the first one shows
-        what the given shots showed, or, with none given, all shots before it.
+        what the reference shots showed, or, without any, all shots before it.
       identity: whether each scored shot after the first one shows the character of those shots, in
         shape, colour, pattern and trim.
       motion: how far each scored shot carries out the named action, 1 is as in a true film.
@@ -58,40 +59,28 @@ class FilmScore:
     flicker: tuple[float, ...]
     drift: float
 
-    def summary(self) -> dict[str, float]:
-        """Means over shots, one number a metric; metrics of later shots need a later shot."""
-        parts: dict[str, Sequence[float]] = {
-            **{f"prompt/{name}": hits for name, hits in self.prompt.items()},
-            **{f"carry_over/{name}": hits for name, hits in self.carry_over.items()},
-            "identity": self.identity,
-            "motion": self.motion,
-            "cuts": (self.cuts,),
-            "flicker": self.flicker,
-            "drift": (self.drift,),
-        }
-        return {name: float(np.mean(part)) for name, part in parts.items() if len(part)}
 
-
-def score_film(film: Sequence[Footage], spec: StorySpec, *, given: int = 0) -> FilmScore:
-    """Score the shots of a film; the first `given` ones were context, and only serve as reference.
+def score_film(film: Sequence[Footage], spec: StorySpec, *, reference_shots: int = 0) -> FilmScore:
+    """Score the shots of a film after the first `reference_shots`, which were the model's context.
 
     Raises:
       ValueError: another number of shots than the story has, or no shot left to score.
     """
-    if len(film) != len(spec.shots) or not 0 <= given < len(film):
+    if len(film) != len(spec.shots) or not 0 <= reference_shots < len(film):
         raise ValueError(
-            f"A film of {len(film)} shots, {given} of them given, for a story of "
-            f"{len(spec.shots)}; pass every shot of the story and leave one to score."
+            f"A film of {len(film)} shots, {reference_shots} of them reference shots, for a story "
+            f"of {len(spec.shots)}; pass every shot of the story and leave one to score."
         )
     seen = tuple(observe_shot(shot) for shot in film)
-    scored = range(given, len(seen))
-    later = range(max(given, 1), len(seen))
+    scored = range(reference_shots, len(seen))
+    # A film's own first shot has nothing to be compared with.
+    later = range(max(reference_shots, 1), len(seen))
     prompt = {
         name: tuple(seen[k].values[name] == true_value(spec, k, name) for k in scored)
         for name in NAMED
     }
     same = {
-        name: tuple(_agrees(seen[k], seen[:given] or seen[:k], name) for k in later)
+        name: tuple(_agrees(seen[k], seen[:reference_shots] or seen[:k], name) for k in later)
         for name in (*IDENTITY, *HIDDEN)
     }
     return FilmScore(
@@ -125,7 +114,7 @@ def cut_accuracy(film: Sequence[Footage]) -> float:
 
 
 def _agrees(shot: Observation, earlier: Sequence[Observation], name: str) -> bool:
-    """Whether a shot shows what earlier shots agree on, each vote as strong as its confidence."""
+    """Whether a shot shows what earlier shots agree on, each vote weighted by its confidence."""
     votes: dict[str, float] = {}
     for past in earlier:
         votes[past.values[name]] = votes.get(past.values[name], 0.0) + past.confidence[name]
@@ -134,5 +123,6 @@ def _agrees(shot: Observation, earlier: Sequence[Observation], name: str) -> boo
 
 def _slope(values: Sequence[float]) -> float:
     """Least-squares growth from one value to the next; 0 for a single one."""
+    # Centred steps, so that the mean of the values drops out; a single one divides 0 by the floor.
     step = np.arange(len(values)) - (len(values) - 1) / 2
     return float(step @ np.asarray(values) / max(step @ step, 1e-9))

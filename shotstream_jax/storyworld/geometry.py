@@ -1,4 +1,4 @@
-"""Where things stand in a frame: the geometry that painter and oracle share.
+"""Positions and sizes in a frame: the geometry that painter and oracle share.
 
 Lengths are fractions of the frame height, so a film looks the same at any size. `x` runs right
 from the middle of the frame, `y` runs down from its top edge.
@@ -9,16 +9,19 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+# A clip of 21 frames, 2.6 seconds, holds two hops or one spin.
 ACTION_FPS = 8.0
 """Video frames a second; motions are timed by it."""
 
+# Leaves the widest body (triangle, close) 0.14 of a frame height to either side: just the shortest
+# walk that the oracle still reads as one.
 MIN_ASPECT = 1.25
 """Narrower frames leave no room to walk in a close-up."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lens:
-    """What a framing does to the picture.
+    """Sizes and heights of one framing, in frame heights.
 
     Attributes:
       radius: radius of the character's body.
@@ -33,6 +36,9 @@ class Lens:
     zoom: float
 
 
+# Radii grow by 1.276 each: sizes are compared by logarithm, where the steps are even (0.24) and
+# eight times the spread of a shot's own scale (3 %). Floor and horizon sink as the camera nears, so
+# that a cut within a scene, which changes the framing alone, shows in nearly every column.
 LENSES = {
     "wide": Lens(radius=0.21, floor=0.84, horizon=0.56, zoom=1.0),
     "medium": Lens(radius=0.268, floor=0.89, horizon=0.65, zoom=1.3),
@@ -45,7 +51,7 @@ class Picture:
     """Size of a video frame in pixels.
 
     Raises:
-      ValueError: a frame that StoryWorld cannot be staged in.
+      ValueError: a frame size that StoryWorld does not support.
     """
 
     height: int = 64
@@ -53,6 +59,7 @@ class Picture:
 
     def __post_init__(self) -> None:
         """Refuse what does not tile into 16-pixel blocks or leaves no room to walk."""
+        # 16 is the autoencoder's spatial stride times the transformer's patch.
         if self.height < 16 or self.height % 16 or self.width % 16:
             raise ValueError(
                 f"A StoryWorld frame of {self.height}x{self.width} pixels does not tile into "

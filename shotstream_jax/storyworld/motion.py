@@ -16,29 +16,34 @@ from shotstream_jax.storyworld.spec import ShotSpec
 
 Track = Float[np.ndarray, " video_frame"]
 
+# 20 frames a turn, 18 degrees a frame: slow enough that a square, which looks the same after 90, is
+# not mistaken for one that turns the other way.
 TURN_SECONDS = 2.5
 """One turn of a spin."""
 
 HOP_SECONDS = 1.25
 """One hop, ground to ground: every clip of nine frames shows most of one."""
 
+# 6 and 12 frames: the shortest clips, of nine, hold a whole step.
 STEP_SECONDS = 0.75
 BREATH_SECONDS = 1.5
 
+# Flight lengthens little, since a close-up's headroom for hops shrinks with it.
 SQUASHED, TALLEST = 0.9, 1.03
 """Least and greatest stretch of a body, on landing and in flight."""
 
-_MARGIN = 0.03
-_WALK = 0.36
-_WANDER = 0.12
-_HOP = 0.24
-_BOB, _WADDLE = 0.012, 0.1
-_BREATH = 0.025
+# All in frame heights (the waddle in radians).
+_MARGIN = 0.03  # two pixels at 64 rows between a body and the edge of the frame
+_WALK = 0.36  # to either side of the middle, at most: a wider picture makes no faster walk
+_WANDER = 0.12  # where those stand that do not walk: a third of a walk, so position says no action
+_HOP = 0.24  # about one body radius; in close-ups the headroom limits it
+_BOB, _WADDLE = 0.012, 0.1  # under a pixel and 6 degrees: seen as walking, not as jump or spin
+_BREATH = 0.025  # a quarter of the squash of a landing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Poses:
-    """Where the body is in every video frame; lengths in frame heights, see stage.py.
+    """Where the body is in every video frame; lengths in frame heights, see geometry.py.
 
     Attributes:
       x: middle of the body.
@@ -65,7 +70,7 @@ class Poses:
 
 
 def poses(shape: str, shot: ShotSpec, video_frames: int, picture: Picture) -> Poses:
-    """Act out a shot, frame by frame."""
+    """The pose of the character in every video frame of a shot."""
     lens = LENSES[shot.framing]
     radius = lens.radius * shot.scale
     reach, foot = body_extent(shape) * radius, body_foot(shape) * radius
@@ -78,16 +83,19 @@ def poses(shape: str, shot: ShotSpec, video_frames: int, picture: Picture) -> Po
             stretch = 1 + _BREATH * np.sin(2 * math.pi * (seconds / BREATH_SECONDS + shot.phase))
         case "walk_left" | "walk_right":
             gaze = 1.0 if shot.action == "walk_right" else -1.0
+            # A narrow frame shortens the walk instead of letting the body leave the picture.
             room = picture.half_width - reach - _MARGIN
             x = gaze * min(room, _WALK) * np.linspace(-1, 1, video_frames, dtype=np.float32)
             step = np.sin(2 * math.pi * (seconds / STEP_SECONDS + shot.phase))
             lift, angle = _BOB * np.abs(step), _WADDLE * step
         case "jump":
             headroom = lens.floor - TALLEST * (foot + reach) - _MARGIN
+            # |sin| has a kink where it touches the ground, as a ball has that bounces.
             flight = np.abs(np.sin(math.pi * (seconds / HOP_SECONDS + shot.phase)))
             lift = min(_HOP, headroom) * flight
             stretch = np.minimum(SQUASHED + flight / 4, TALLEST)
         case "spin":
+            # Raised until its farthest corner just touches the ground at every angle.
             lift, angle = zero + reach - foot, 2 * math.pi * seconds / TURN_SECONDS
     return Poses(
         x=x,

@@ -17,6 +17,7 @@ from shotstream_jax.storyworld.shapes import Field, box_distance, coverage, elli
 Canvas = Float[np.ndarray, "height width 3"]
 Tint = Float[np.ndarray, " 3"]
 
+# Pale, and paler towards the horizon: the bodies' saturated colours and the ink stand out from all.
 GROUNDS: dict[str, tuple[Rgb, Rgb]] = {
     "meadow": ((136, 204, 110), (96, 172, 92)),
     "desert": ((242, 212, 152), (222, 178, 116)),
@@ -25,9 +26,11 @@ GROUNDS: dict[str, tuple[Rgb, Rgb]] = {
 }
 """Colour of the ground at the horizon and near the camera."""
 
+# Two on each side: the side alone does not tell the scene.
 LANDMARK_SIDE = {"meadow": -1.0, "desert": 1.0, "snow": -1.0, "city": 1.0}
 """-1 is left."""
 
+# Snow has mountains, the desert dunes: skylines differ where a close-up hides the landmark.
 HILLS: dict[str, tuple[Rgb, float]] = {
     "meadow": ((120, 184, 120), 0.13),
     "desert": ((206, 142, 104), 0.1),
@@ -38,14 +41,19 @@ HILLS: dict[str, tuple[Rgb, float]] = {
 TOWERS = np.asarray((150, 152, 178), np.float32)
 """Colour of the city's far towers."""
 
+# Distance from the landmark, half width, height. They stand across from it, the last one half past
+# the edge of a 64x96 frame, so that a little wider frame does not end in empty sky.
 _TOWERS = ((0.42, 0.1, 0.2), (0.68, 0.12, 0.3), (0.98, 0.1, 0.17), (1.28, 0.14, 0.25))
+# In a wide shot the widest landmark (the igloo, 0.23) just fits between its middle and the edge.
 _FROM_EDGE = 0.27
+# Share of the sky's tint in everything below the horizon: enough to read the sky from the ground.
 _AMBIENT = 0.14
+# Depth below the horizon at which the ground has its near colour.
 _NEAR = 0.34
 
 
 class _Brush:
-    """A canvas and its set coordinates; every stroke blends in one colour by coverage."""
+    """A canvas and its set coordinates; every shape blends in one colour by coverage."""
 
     def __init__(self, picture: Picture, side: float, horizon: float, zoom: float) -> None:
         x, y = picture.grid()
@@ -62,6 +70,8 @@ class _Brush:
     def box(
         self, center: tuple[float, float], half: tuple[float, float], colour: Rgb | Field
     ) -> None:
+        # Corners rounded by a third of the short side: no box has an edge sharper than
+        # antialiasing.
         self.fill(box_distance(self.x, self.y, center, half, min(half) * 0.35), colour)
 
     def disc(
@@ -74,12 +84,14 @@ class _Brush:
         self.fill(ellipse_distance(self.x, self.y, center, (radius, radius)), colour, opacity)
 
 
+# 48 sets a size of picture (4 scenes, 4 skies, 3 framings): five sizes before any is painted again.
 @functools.lru_cache(maxsize=256)
 def backdrop(scene: str, sky: str, framing: str, picture: Picture) -> Canvas:
     """Paint the empty set, once a process; the result is read-only."""
     lens = LENSES[framing]
     brush = _Brush(picture, LANDMARK_SIDE[scene], lens.horizon, lens.zoom)
     tint = np.asarray(SKIES[sky], np.float32)
+    # Back to front: each layer covers the ones before.
     _paint_sky(brush, tint, picture.half_width / lens.zoom)
     if scene in HILLS:
         _paint_hills(brush, tint, *HILLS[scene])
@@ -89,14 +101,17 @@ def backdrop(scene: str, sky: str, framing: str, picture: Picture) -> Canvas:
     _LANDMARKS[scene](brush)
     lit = _AMBIENT * coverage(-brush.y, float(picture.height))[..., None]
     brush.canvas += lit * (tint - brush.canvas)
+    # It is shared by every caller of the cache.
     brush.canvas.setflags(write=False)
     return brush.canvas
 
 
 def _paint_sky(brush: _Brush, tint: Tint, reach: float) -> None:
     """A tinted sky, pale near the horizon, with a sun or moon across from the landmark."""
+    # Squared, and gone 0.6 above the horizon: the upper sky keeps the tint, which is what is read.
     glow = np.clip(1 + 1.6 * brush.y, 0, 1)[..., None] ** 2
     brush.canvas += tint * 0.94 + 0.3 * glow * (255 - tint)
+    # 1.25 half widths from the landmark: on the other side of the frame's middle.
     sun, pale = (-1.25 * brush.side * reach, -0.34), tint + 0.62 * (255 - tint)
     brush.disc(sun, 0.15, pale, opacity=0.4)
     brush.disc(sun, 0.1, pale)
@@ -105,10 +120,12 @@ def _paint_sky(brush: _Brush, tint: Tint, reach: float) -> None:
 def _paint_ground(brush: _Brush, far: Rgb, near: Rgb) -> None:
     depth = np.clip(brush.y / _NEAR, 0, 1)[..., None]
     colour = np.asarray(far, np.float32) + depth * np.subtract(near, far, dtype=np.float32)
+    # `0 * x` widens the half-plane from a column to the whole grid.
     brush.fill(-brush.y + 0 * brush.x, colour)
 
 
 def _paint_hills(brush: _Brush, tint: Tint, colour: Rgb, height: float) -> None:
+    # A third sky, as air does to far things; it also keeps hills apart from the near ground.
     haze = np.asarray(colour, np.float32) + 0.35 * (tint - colour)
     for x, size in ((-0.25, 1.0), (0.7, 1.25), (1.5, 0.9)):
         radii = 0.55 * size, height * size
@@ -139,6 +156,7 @@ def _paint_cactus(brush: _Brush) -> None:
 
 
 def _paint_igloo(brush: _Brush) -> None:
+    # The ellipses are cut off flat where they stand, a little below the horizon.
     below = brush.y - 0.1
     dome = np.maximum(ellipse_distance(brush.x, brush.y, (0.0, 0.1), (0.23, 0.3)), below)
     door = np.maximum(ellipse_distance(brush.x, brush.y, (0.06, 0.1), (0.08, 0.13)), below)

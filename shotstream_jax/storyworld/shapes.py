@@ -1,7 +1,7 @@
 """Signed distances and their antialiased coverage: the only drawing primitives of StoryWorld.
 
-Distances are negative inside. Points are `(x, y)`, y downward, in whatever unit the caller works
-in; `coverage` is told how many pixels one unit spans.
+Distances are negative inside. Points are `(x, y)`, y downward, in any unit; `coverage` takes the
+pixels that one unit spans.
 """
 
 import dataclasses
@@ -32,6 +32,9 @@ class Outline:
     turn: float = 0.0
 
 
+# Roundings keep corners antialiased at 13 pixels a radius and tell shapes by outline, not by
+# corners, which blur first. Square and circle have the same area to 0.3 %; triangle and star have
+# 0.87 of it, since their tips reach out to 1.29 and 1.19 already.
 BODIES = {
     "circle": Outline(points=0, outer=1.0),
     "square": Outline(
@@ -70,6 +73,7 @@ def body_distance(shape: str, x: Field, y: Field) -> Field:
     if outline.points == 0:
         return radius - outline.outer
     half_sector = math.pi / outline.points
+    # By symmetry every point is folded into half a sector, so that one edge is left to measure to.
     angle = np.arctan2(x, -y) + outline.turn * 2 * half_sector
     folded = np.abs((angle + half_sector) % (2 * half_sector) - half_sector)
     return _edge_distance(outline, radius * np.cos(folded), radius * np.sin(folded))
@@ -91,6 +95,7 @@ def ellipse_distance(
     x: Field, y: Field, center: tuple[Field | float, Field | float], radii: tuple[float, float]
 ) -> Field:
     """Distance to an axis-aligned ellipse, exact for circles and close for round ellipses."""
+    # The shorter radius makes it a lower bound: edges on the long axis are softer, never jagged.
     return (length((x - center[0]) / radii[0], (y - center[1]) / radii[1]) - 1.0) * min(radii)
 
 
@@ -110,4 +115,5 @@ def box_distance(
 
 def coverage(distance: Field, pixels_per_unit: Field | float) -> Field:
     """Share of a pixel that lies inside, by its centre's distance to the edge."""
+    # A straight edge through a pixel: linear between half a pixel outside and half a pixel inside.
     return np.clip(0.5 - distance * pixels_per_unit, 0.0, 1.0)

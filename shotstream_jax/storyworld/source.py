@@ -48,7 +48,7 @@ class WorldSource:
     Attributes:
       stories: how many films.
       shots: shots of every film.
-      seed: where randomness starts.
+      seed: PRNG seed of all films.
       split: films of two splits are never drawn from the same random numbers.
       picture: size of a video frame.
       video_frames: length of each shot.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.storyworld.attributes import HIDDEN, NAMED
-from shotstream_jax.storyworld.film_score import cut_accuracy, find_cuts, score_film
+from shotstream_jax.storyworld.film_score import FilmScore, cut_accuracy, find_cuts, score_film
 from shotstream_jax.storyworld.render import render_shot
 from shotstream_jax.storyworld.spec import ShotSpec, StorySpec, sample_story
 
@@ -28,8 +28,22 @@ def film(spec: StorySpec) -> list[np.ndarray]:
     return [render_shot(spec, shot) for shot in range(len(spec.shots))]
 
 
+def means(score: FilmScore) -> dict[str, float]:
+    """Means over shots; metrics of later shots need a later shot."""
+    parts = {
+        **{f"prompt/{name}": hits for name, hits in score.prompt.items()},
+        **{f"carry_over/{name}": hits for name, hits in score.carry_over.items()},
+        "identity": score.identity,
+        "motion": score.motion,
+        "cuts": (score.cuts,),
+        "flicker": score.flicker,
+        "drift": (score.drift,),
+    }
+    return {name: float(np.mean(part)) for name, part in parts.items() if len(part)}
+
+
 def test_a_true_film_scores_full_marks():
-    summary = score_film(film(SPEC), SPEC).summary()
+    summary = means(score_film(film(SPEC), SPEC))
     perfect = [f"prompt/{n}" for n in NAMED] + [f"carry_over/{n}" for n in HIDDEN]
     for metric in (*perfect, "identity", "motion", "cuts"):
         assert summary[metric] == 1, metric
@@ -51,15 +65,15 @@ def test_a_forgotten_hidden_attribute_is_noticed_and_no_prompt_is_blamed(hidden,
 
 def test_hidden_attributes_are_held_against_the_film_not_against_the_spec():
     other = dataclasses.replace(SPEC, trim="cyan", sky="rose")
-    assert score_film(film(other), SPEC).summary()["carry_over/trim"] == 1
+    assert means(score_film(film(other), SPEC))["carry_over/trim"] == 1
 
 
-def test_a_habit_does_not_outvote_what_was_given():
-    """The drawing of the module: pink, again and again, after a white shot that was given."""
+def test_a_habit_does_not_outvote_reference_shots():
+    """The drawing of the module: pink, again and again, after a white reference shot."""
     habit = dataclasses.replace(SPEC, trim="pink", shots=(*SPEC.shots, SPEC.shots[0]))
     shots = film(habit)
     shots[0] = render_shot(SPEC, 0)
-    assert score_film(shots, habit, given=1).carry_over["trim"] == (False,) * 3
+    assert score_film(shots, habit, reference_shots=1).carry_over["trim"] == (False,) * 3
     assert score_film(shots, habit).carry_over["trim"][2] is True
 
 
@@ -93,10 +107,10 @@ def test_a_frozen_walk_shows_no_motion():
     assert score.motion[0] == 1
 
 
-def test_given_shots_are_reference_and_are_not_scored():
+def test_reference_shots_are_compared_with_and_not_scored():
     shots = film(SPEC)
     shots[0] = render_shot(dataclasses.replace(SPEC, shape="star"), 0)
-    score = score_film(shots, SPEC, given=1)
+    score = score_film(shots, SPEC, reference_shots=1)
     assert score.prompt["shape"] == (True, True)
     assert score.identity[0] is False
     assert len(score.motion) == 2
@@ -105,7 +119,7 @@ def test_given_shots_are_reference_and_are_not_scored():
 
 def test_a_single_shot_has_nothing_to_carry_over():
     spec = dataclasses.replace(SPEC, shots=SPEC.shots[:1])
-    summary = score_film(film(spec), spec).summary()
+    summary = means(score_film(film(spec), spec))
     assert "identity" not in summary
     assert not any(name.startswith("carry_over") for name in summary)
     assert summary["cuts"] == 1
@@ -113,7 +127,7 @@ def test_a_single_shot_has_nothing_to_carry_over():
 
 def test_a_blank_film_keeps_nothing():
     blank = [np.full((21, 64, 96, 3), 128, np.uint8)] * 3
-    summary = score_film(blank, SPEC).summary()
+    summary = means(score_film(blank, SPEC))
     for metric in ("carry_over/trim", "carry_over/sky", "identity", "motion", "prompt/scene"):
         assert summary[metric] == 0, metric
 
@@ -124,10 +138,10 @@ def test_drift_is_growth_from_shot_to_shot():
     assert score_film(shots[::-1], dataclasses.replace(SPEC, shots=SPEC.shots[::-1])).drift < -0.005
 
 
-@pytest.mark.parametrize("given", [-1, 3])
-def test_a_shot_must_be_left_to_score(given):
-    with pytest.raises(ValueError, match=f"3 shots, {given} of them given"):
-        score_film(film(SPEC), SPEC, given=given)
+@pytest.mark.parametrize("count", [-1, 3])
+def test_a_shot_must_be_left_to_score(count):
+    with pytest.raises(ValueError, match=f"3 shots, {count} of them reference shots"):
+        score_film(film(SPEC), SPEC, reference_shots=count)
 
 
 def test_every_shot_must_be_there():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.storyworld.attributes import PATTERNS, SHAPES
-from shotstream_jax.storyworld.fitting import fit_looks
+from shotstream_jax.storyworld.fitting import fit_templates
 from shotstream_jax.storyworld.motion import TURN_SECONDS
 from shotstream_jax.storyworld.silhouettes import ANGLES, templates
 
@@ -26,7 +26,7 @@ def patches(shape: int, pattern: int, pace: float) -> tuple[np.ndarray, np.ndarr
 @pytest.mark.parametrize("pattern", range(len(PATTERNS)))
 @pytest.mark.parametrize("shape", range(len(SHAPES)))
 def test_a_drawn_look_is_found_with_its_pace_and_colours(shape, pattern, pace):
-    fit = fit_looks(*patches(shape, pattern, pace), SECONDS)
+    fit = fit_templates(*patches(shape, pattern, pace), SECONDS)
     assert (fit.shape, fit.pattern) == (shape, pattern)
     assert fit.pace == pytest.approx(pace, abs=0.051)
     # Soft edges mix a little of each neighbour in.
@@ -35,6 +35,6 @@ def test_a_drawn_look_is_found_with_its_pace_and_colours(shape, pattern, pace):
 
 
 def test_the_costs_are_least_for_the_look_that_was_found():
-    fit = fit_looks(*patches(1, 2, 0.0), SECONDS)
+    fit = fit_templates(*patches(1, 2, 0.0), SECONDS)
     assert np.unravel_index(fit.costs.argmin(), fit.costs.shape) == (1, 2)
     assert fit.costs.shape == (len(SHAPES), len(PATTERNS))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from shotstream_jax.storyworld.attributes import ATTRIBUTES, COLOURS, TRIMS
-from shotstream_jax.storyworld.calibration import SPOILERS, oracle_accuracy
+from shotstream_jax.storyworld.calibration import oracle_accuracy
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.oracle import UNSEEN, observe_shot
 from shotstream_jax.storyworld.render import render_shot
 from shotstream_jax.storyworld.scenery import backdrop
 from shotstream_jax.storyworld.spec import ShotSpec, StorySpec, sample_story
+from tests.storyworld.corruptions import CORRUPTIONS, corruption
 
 SIZES = [Picture(height=64, width=96), Picture(height=48, width=80)]
 STORIES = [sample_story(2_718, 2, "test", index=i) for i in range(100)]
@@ -24,9 +25,9 @@ def test_every_attribute_and_cut_of_true_films_is_read_rightly(picture):
     assert min(accuracy.values()) >= 0.98, accuracy
 
 
-@pytest.mark.parametrize("spoiler", ["blur", "half", "noise", "fade"])
-def test_spoilt_films_are_read_rightly(spoiler):
-    accuracy = oracle_accuracy(STORIES[:25], spoil=SPOILERS[spoiler])
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corrupted_films_are_read_rightly(name):
+    accuracy = oracle_accuracy(STORIES[:25], corrupt=corruption(name))
     assert min(accuracy.values()) >= 0.98, accuracy
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from shotstream_jax.storyworld.attributes import FRAMINGS, SCENES, SKIES
-from shotstream_jax.storyworld.calibration import fade
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.motion import poses
 from shotstream_jax.storyworld.render import render_shot
@@ -20,6 +19,7 @@ from shotstream_jax.storyworld.segmentation import (
 )
 from shotstream_jax.storyworld.shapes import body_distance
 from shotstream_jax.storyworld.spec import sample_story
+from tests.storyworld.corruptions import fade
 
 PICTURE = Picture()
 SPECS = [sample_story(12, 1, index=i) for i in range(15)]
