@@ -7,7 +7,7 @@ About 35 minutes on 2 CPU cores, to a loss of 0.25. What a caption says of the h
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.stages.base import BaseTraining
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig

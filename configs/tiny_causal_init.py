@@ -7,7 +7,7 @@ About 14 minutes on 2 CPU cores, to a loss of 0.030.
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.stages.causal_init import CausalInitTraining
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig

@@ -7,7 +7,7 @@ About 9 minutes on 2 CPU cores; the adapters are merged into what is exported.
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig
 from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig

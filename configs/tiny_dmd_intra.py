@@ -12,7 +12,7 @@ carry-over 0.846, 0.844 and 0.824, by `shotstream eval --checkpoint runs/tiny/dm
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig
 from shotstream_jax.train.stages.dmd_intra import IntraShotTraining

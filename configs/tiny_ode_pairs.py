@@ -7,7 +7,7 @@
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.stages.ode_pairs import OdePairs
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 

@@ -8,7 +8,7 @@ shape and pattern last; the score of validation films still rises at the end.
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.stages.teacher import TeacherTraining
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig

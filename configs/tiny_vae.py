@@ -11,7 +11,7 @@ comes back round: configs/tiny_vae_motion.py goes on from here and mends that.
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.vae import VAELoss
 from shotstream_jax.train.stages.clips import Phase

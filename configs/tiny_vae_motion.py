@@ -10,7 +10,7 @@ About 13 minutes on 2 CPU cores: 25.1 dB, and the oracle reads the shape of 0.98
 
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.vae import VAELoss
 from shotstream_jax.train.stages.clips import Phase

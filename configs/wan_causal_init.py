@@ -7,9 +7,9 @@
 
 import pathlib
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.models.text_encoder import UMT5_XXL
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import MeshConfig
 from shotstream_jax.train.stages.causal_init import CausalInitTraining

@@ -19,15 +19,15 @@ from shotstream_jax.checkpoints.integrity import FILE as CHECKSUMS
 from shotstream_jax.checkpoints.manager import (
     TOKENIZER,
     load_network,
-    network_config,
     network_shapes,
     read_config,
 )
-from shotstream_jax.config import PRESETS, ModelConfig, rollout_from
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
+from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.models.lora import merge
+from shotstream_jax.presets import PRESETS
 from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import Device, replicated, shardings_for, split_devices
@@ -99,12 +99,10 @@ def open_model(
     mesh, apart = split_devices(heads, _devices(devices), vae_apart=vae_apart)
     compute = default_compute(parts.config.dit.head_dim, dtype, mesh.devices.flat[0].platform, mesh)
     networks = Networks(
+        config=parts.config,
         dit=parts.load("dit", compute.dtype, mesh),
-        dit_config=parts.config.dit,
         vae=parts.load("vae", jnp.float32, apart or replicated(mesh)),
-        vae_config=parts.config.vae,
         encode_text=_text_encoder(parts, compute.dtype, mesh, on_host=text_on_host),
-        rollout=parts.config.rollout,
         compute=compute,
         decode_dtype=compute.dtype,
         mesh=mesh,
@@ -159,8 +157,7 @@ class ModelSource:
 
 def _stored(folder: pathlib.Path) -> ModelSource:
     stored = read_config(folder)
-    networks: Any = {name: network_config(stored, name) for name in ("dit", "vae", "text")}
-    config = ModelConfig(**networks, rollout=rollout_from(stored.get("rollout")))
+    config = ModelConfig.from_json(stored)
 
     def load(name: str, dtype: Any, where: Any) -> Params:
         shardings = _shardings(network_shapes(folder, name), where)
@@ -169,7 +166,7 @@ def _stored(folder: pathlib.Path) -> ModelSource:
             params = _adapted(params, folder, stored["networks"]["lora"], where)
         return params
 
-    content = json.dumps(config.document()).encode() + (folder / CHECKSUMS).read_bytes()
+    content = json.dumps(config.to_json()).encode() + (folder / CHECKSUMS).read_bytes()
     return ModelSource(
         config=config,
         tokenizer=load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens),

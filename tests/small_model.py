@@ -5,12 +5,13 @@ import hashlib
 import jax
 import jax.numpy as jnp
 
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks
 
 DIT = DiTConfig(
@@ -24,6 +25,10 @@ VAE = VAEConfig(
     latent_mean=(0.0,) * 4,
     latent_std=(1.0,) * 4,
 )
+# Captions are made up by `embed`: of the text encoder only the width of its output is read.
+TEXT = TextEncoderConfig(vocab=1, dim=8, attention_dim=8, ffn_dim=8, heads=1, layers=1)
+ROLLOUT = RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500))
+CONFIG = ModelConfig(dit=DIT, vae=VAE, text=TEXT, rollout=ROLLOUT)
 
 
 class Parts(list):
@@ -46,10 +51,8 @@ def embed(captions):
 
 def small_networks() -> Networks:
     return Networks(
+        config=CONFIG,
         dit=jax.jit(init_dit, static_argnums=1)(jax.random.key(0), DIT),
-        dit_config=DIT,
         vae=jax.jit(init_vae, static_argnums=1)(jax.random.key(1), VAE),
-        vae_config=VAE,
         encode_text=embed,
-        rollout=RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500)),
     )

@@ -9,8 +9,8 @@ import pytest
 
 from shotstream_jax.cli.table import Table
 from shotstream_jax.cli.train import load_experiment
-from shotstream_jax.config import TINY
 from shotstream_jax.perf.plan.experiment import experiment_programs
+from shotstream_jax.presets import TINY
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.engine.dataset_job import Making
 from shotstream_jax.train.engine.experiment import load_config

@@ -1,7 +1,6 @@
 """Opening models: the preset, and checkpoint folders made by conversion."""
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +9,12 @@ import pytest
 
 from shotstream_jax import Defaults, Shot, Story, open_model, stream_story
 from shotstream_jax.checkpoints.manager import save_checkpoint
-from shotstream_jax.config import TINY, rollout_from
 from shotstream_jax.data.tokenizer import word_tokenizer
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.presets import TINY
 
 STORY = Story(
     title="t",
@@ -54,7 +52,7 @@ def store(networks, tmp_path):
     config, params, tokenizer = networks
 
     def write(name, **more):
-        document = {**config.document(), "weights": "trained", "source": {}}
+        document = {**config.to_json(), "weights": "trained", "source": {}}
         sizes = {key: sizes for key, (sizes, _) in more.items()}
         document["networks"] = {**document["networks"], **sizes}
         trees = {**params, **{key: tree for key, (_, tree) in more.items()}}
@@ -140,11 +138,3 @@ def test_networks_that_do_not_fit_one_another_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, vae=narrow)
-
-
-def test_rollout_settings_survive_their_json():
-    stored = json.loads(json.dumps(TINY.document()["rollout"]))
-    assert rollout_from(stored) == TINY.rollout
-    assert rollout_from(None) == RolloutConfig()
-    with pytest.raises(ValueError, match="not understood"):
-        rollout_from({"window": {"chunks": 3}})

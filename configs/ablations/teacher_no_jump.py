@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.stages.teacher import TeacherTraining
 

@@ -17,18 +17,7 @@ from shotstream_jax.checkpoints.sizes import (
     vae_sizes,
 )
 from shotstream_jax.checkpoints.tensors import Tensors
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
-
-NetworkConfig = DiTConfig | VAEConfig | TextEncoderConfig
-
-CONFIGS: Mapping[str, type[NetworkConfig]] = {
-    "dit": DiTConfig,
-    "vae": VAEConfig,
-    "text": TextEncoderConfig,
-}
-"""The networks of a checkpoint, and what describes the sizes of each."""
+from shotstream_jax.model_config import NetworkConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +26,7 @@ class Format:
 
     Attributes:
       name: what a person calls it.
-      network: key of `CONFIGS`.
+      network: key of `NETWORKS`.
       landmarks: tensors that give the format and the sizes away; `{}` stands for a number.
       sizes: reads the sizes off shapes, landmarks and settings.
       names: the table of a file of such sizes.

@@ -25,9 +25,9 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import type_handlers
 
 from shotstream_jax.checkpoints import integrity
-from shotstream_jax.checkpoints.formats import CONFIGS, NetworkConfig
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.files import atomic_folder
+from shotstream_jax.model_config import NetworkConfig, network_from_json
 from shotstream_jax.typing import Params, PyTree
 
 FORMAT, VERSION = "shotstream_jax", 1
@@ -138,12 +138,7 @@ def network_config(config: Mapping[str, Any], name: str) -> NetworkConfig:
     Raises:
       ValueError: the checkpoint does not hold it, or its sizes do not fit together.
     """
-    sizes = _described(config, name)
-    lists = {key: tuple(value) for key, value in sizes.items() if isinstance(value, list)}
-    try:
-        return CONFIGS[name](**{**sizes, **lists})
-    except TypeError as error:
-        raise ValueError(f"{CONFIG} has other sizes for {name} than are known: {error}.") from error
+    return network_from_json(name, _described(config, name))
 
 
 def load_network(

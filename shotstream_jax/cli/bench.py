@@ -28,10 +28,10 @@ from shotstream_jax.cli.bench_tables import film_table, kernels_table
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.plan import parse_size
-from shotstream_jax.config import PRESETS, ModelConfig
 from shotstream_jax.directing.video import Mp4Writer
 from shotstream_jax.files import atomic_file
 from shotstream_jax.model import find_model
+from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.bench.gpu_report import gpu_report
 from shotstream_jax.perf.bench.kernels import kernel_rates
@@ -41,6 +41,7 @@ from shotstream_jax.perf.bench.run import bench as measure
 from shotstream_jax.perf.bench.split import EncodeVideo
 from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
+from shotstream_jax.presets import PRESETS
 from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import split_devices
 from shotstream_jax.story import Defaults

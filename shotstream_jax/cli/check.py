@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.cli.exit_codes import ExitCode
-from shotstream_jax.config import PRESETS
 from shotstream_jax.model import find_model
 from shotstream_jax.perf.plan.estimate import EngineSizes, Estimate, estimate
+from shotstream_jax.presets import PRESETS
 from shotstream_jax.story import (
     FrameRef,
     Problem,

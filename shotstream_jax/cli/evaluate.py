@@ -138,7 +138,7 @@ def _maker(args: Evaluate, networks: Networks) -> Callable[[Shoot], MakeFilms]:
         case "teacher":
             said = {name: getattr(args, name) for name in ("steps", "guidance", "history_guidance")}
             sample = SampleConfig(
-                shift=networks.rollout.shift,
+                shift=networks.config.rollout.shift,
                 **{name: value for name, value in said.items() if value is not None},
             )
             return functools.partial(

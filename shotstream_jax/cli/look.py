@@ -50,6 +50,6 @@ def _maker(candidate: Candidate, model: FilmNetworks) -> Callable[[Shoot], MakeF
     if candidate.role == "student":
         return functools.partial(student_films, model)
     sample = SampleConfig(
-        steps=TEACHER_STEPS, shift=model.rollout.shift, guidance=candidate.guidance
+        steps=TEACHER_STEPS, shift=model.config.rollout.shift, guidance=candidate.guidance
     )
     return functools.partial(teacher_films, model, sample=sample)

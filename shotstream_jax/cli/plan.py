@@ -23,7 +23,6 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.cli.exit_codes import ExitCode
-from shotstream_jax.config import PRESETS
 from shotstream_jax.files import atomic_file
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.plan.compile import plan_program
@@ -33,6 +32,7 @@ from shotstream_jax.perf.plan.part_cost import program_flops
 from shotstream_jax.perf.plan.programs import FilmSizes, film_programs
 from shotstream_jax.perf.plan.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh
+from shotstream_jax.presets import PRESETS
 from shotstream_jax.train.engine.dataset_job import Making
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.stage import Training

@@ -121,7 +121,7 @@ def plan_film(networks: Networks, shoot: Shoot, script: Script) -> tuple[ShotPla
     Raises:
       ValueError: a size or a length that these networks cannot film.
     """
-    networks.latent_grid(shoot.size)
+    networks.config.latent_grid(shoot.size)
     defaults = Defaults(
         seed=script.seed, size=shoot.size, chunks=count_chunks(networks, shoot.video_frames)
     )
@@ -147,7 +147,7 @@ def count_chunks(networks: Networks, video_frames: int) -> int:
     Raises:
       ValueError: frames that are not whole chunks.
     """
-    config, chunk = networks.vae_config, networks.rollout.window.chunk
+    config, chunk = networks.config.vae, networks.config.rollout.window.chunk
     latent_frames = 1 + (video_frames - 1) / config.temporal_stride
     chunks = max(1, round(latent_frames / chunk))
     if config.video_frames(chunks * chunk) != video_frames:
@@ -184,12 +184,12 @@ def encode_shots(
     networks: Networks, frames: UInt8[np.ndarray, "batch video_frame height width 3"]
 ) -> Latents:
     """Latents of whole shots."""
-    return _encode(networks.vae, networks.vae_config, to_pixels(jnp.asarray(frames)))
+    return _encode(networks.vae, networks.config.vae, to_pixels(jnp.asarray(frames)))
 
 
 def decode_shots(networks: Networks, latents: Latents) -> Pixels:
     """Pixels of whole shots, what lies outside [-1, 1] cut off."""
-    return _decode(networks.vae, networks.vae_config, networks.decode_dtype, latents)
+    return _decode(networks.vae, networks.config.vae, networks.decode_dtype, latents)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

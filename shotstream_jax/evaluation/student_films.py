@@ -23,7 +23,7 @@ def student_films(networks: Networks, shoot: Shoot) -> MakeFilms:
     Raises:
       ValueError: a size or a length that these networks cannot film.
     """
-    networks.latent_grid(shoot.size)
+    networks.config.latent_grid(shoot.size)
     count_chunks(networks, shoot.video_frames)
 
     def make(scripts: Sequence[Script]) -> Iterator[Film]:

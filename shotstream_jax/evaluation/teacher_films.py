@@ -64,13 +64,13 @@ def teacher_films(
     Raises:
       ValueError: a size or a length that these networks cannot film, no steps, or an empty batch.
     """
-    networks.latent_grid(shoot.size)
+    networks.config.latent_grid(shoot.size)
     count_chunks(networks, shoot.video_frames)
     for name, count in (("steps", sample.steps), ("stories at once", batch)):
         if count < 1:
             raise ValueError(f"{count} {name} make no film; ask for 1 or more.")
     if negative is None:
-        unprompted = jnp.zeros((networks.dit_config.text_tokens, networks.dit_config.text_dim))
+        unprompted = jnp.zeros((networks.config.dit.text_tokens, networks.config.dit.text_dim))
     else:
         unprompted = networks.encode_text([negative])[0]
     film = functools.partial(_film_together, networks, shoot, sample, unprompted)
@@ -111,7 +111,7 @@ def _film_together(
             continue
         latents = _sample(
             networks.dit,
-            networks.dit_config,
+            networks.config.dit,
             _conditioning(networks, shoot, together, seen),
             negative,
             _noise(networks, shoot, together),
@@ -141,10 +141,10 @@ def _conditioning(
     networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan], seen: Sequence[Pixels]
 ) -> Conditioning:
     """What a shot of each story is made from; all are the same shot of films of one length."""
-    refs, budget = plans[0].context, networks.rollout.window.context
+    refs, budget = plans[0].context, networks.config.rollout.window.context
     if refs:
         images = jnp.stack([seen[ref.shot][:, ref.frame] for ref in refs], axis=1)
-        context = _encode_images(networks.vae, networks.vae_config, images)
+        context = _encode_images(networks.vae, networks.config.vae, images)
     else:
         context = jnp.zeros((len(plans), budget, *_place_shape(networks, shoot)))
     context_shots = jnp.asarray([ref.shot for ref in refs] or [0] * budget)
@@ -166,7 +166,7 @@ def _told(plan: ShotPlan, budget: int) -> list[str]:
 
 def _noise(networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan]) -> Latents:
     """Each story's own noise, whoever it is filmed with: the whole shot is one chunk, one step."""
-    frames = networks.vae_config.latent_frames(shoot.video_frames)
+    frames = networks.config.vae.latent_frames(shoot.video_frames)
     shape = (1, frames, *_place_shape(networks, shoot))
     draws = [chunk_noise(p.seed, p.index, 0, 0, steps=1, shape=shape)[0] for p in plans]
     return jnp.concatenate(draws)
@@ -174,7 +174,7 @@ def _noise(networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan]) -> Laten
 
 def _place_shape(networks: Networks, shoot: Shoot) -> tuple[int, int, int]:
     """Rows, columns and channels of a latent frame."""
-    return *networks.latent_grid(shoot.size), networks.dit_config.latent_channels
+    return *networks.config.latent_grid(shoot.size), networks.config.dit.latent_channels
 
 
 _encode_images = jax.jit(encode_images, static_argnames="config")

@@ -41,12 +41,10 @@ def random_networks(
     text_where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0]) if text_on_host else mesh
     text = _draw(init_text_encoder, text_key, sizes.text, dtype, text_where)
     return Networks(
+        config=sizes.config,
         dit=_draw(init_dit, dit_key, sizes.dit, dtype, mesh),
-        dit_config=sizes.dit,
         vae=_draw(init_vae, vae_key, sizes.vae, jnp.float32, vae_apart or replicated(mesh)),
-        vae_config=sizes.vae,
         encode_text=_encoder(text, sizes, mesh),
-        rollout=sizes.rollout,
         compute=sizes.compute,
         decode_dtype=dtype,
         mesh=mesh,

@@ -12,12 +12,12 @@ from typing import Literal
 
 import jax
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import ShotCache, chunk_place, write_chunk
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import apply_cached
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import (
-    RolloutConfig,
     ShotNumber,
     after_step,
     chunk_angles,

@@ -9,17 +9,15 @@ Source: the paper's causal student; public ShotStream repository, pipeline/causa
 """
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import (
     KeyValue,
     ShotCache,
     TextKeys,
-    Window,
     chunk_place,
     write_chunk,
     write_context,
@@ -27,9 +25,9 @@ from shotstream_jax.models.cache import (
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import Proposal, apply_cached, keys_cached, keys_dense
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.rope import MAX_POSITION, Rotation, grid_positions, rotation
+from shotstream_jax.models.rope import Rotation, grid_positions, rotation
 from shotstream_jax.pytree import pytree
-from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule, add_noise, velocity_to_x0
+from shotstream_jax.schedule import TRAIN_STEPS, add_noise, velocity_to_x0
 from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params, Timesteps
 
 ShotNumber = Int[Array, " #batch"] | Index
@@ -37,35 +35,6 @@ ShotNumber = Int[Array, " #batch"] | Index
 
 Levels = tuple[Array, Array, Array]
 """Of each step: its noise level, that of the step after it, and the noise mixed in between."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
-    """How the causal student films.
-
-    Attributes:
-      window: latent frames in a chunk and in the caches.
-      steps: the few noise levels, on the unshifted scale of [0, 1000].
-      shift: of the flow schedule.
-    """
-
-    window: Window = Window()
-    steps: tuple[int, ...] = (1000, 740, 500, 260)
-    shift: float = 8.0
-
-    def __post_init__(self) -> None:
-        """Raises: ValueError: steps or a shift that make no schedule."""
-        _ = self.sigmas
-
-    @functools.cached_property
-    def sigmas(self) -> Float[np.ndarray, " step"]:
-        """Noise level of every step."""
-        return FlowSchedule(shift=self.shift).few_steps(self.steps)
-
-    @property
-    def max_chunks(self) -> int:
-        """Chunks that one camera shot can have before positions run out."""
-        return (MAX_POSITION - self.window.context) // self.window.chunk
 
 
 @pytree

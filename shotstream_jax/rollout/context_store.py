@@ -58,7 +58,7 @@ class Memory:
                     f"Frame {ref.frame} of shot {ref.shot} is needed and was not filmed by this "
                     "camera; film or remember the shots in order."
                 )
-            vae = self._networks.vae, self._networks.vae_config
+            vae = self._networks.vae, self._networks.config.vae
             image = self._networks.to_vae(self._frames[ref][None, None])
             latent = self._run("context encode", programs.encode_image, *vae, image)
             self._latents[ref] = self._networks.from_vae(latent)
@@ -74,15 +74,15 @@ class Memory:
         if "latent-context" in self._networks.approximate:
             # Every latent frame shows `stride` video frames; one that a cut begins with shows one.
             left = pixels.shape[1] - 1 - frame
-            last = latents.shape[1] - left // self._networks.vae_config.temporal_stride
+            last = latents.shape[1] - left // self._networks.config.vae.temporal_stride
             self._latents[ref] = latents[:, last - 1 : last]
 
     def _count(self, plan: ShotPlan, chunks: int) -> int:
         """Video frames that the first chunks of a shot show."""
-        stride = self._networks.vae_config.temporal_stride
-        frames = chunks * self._networks.rollout.window.chunk
+        stride = self._networks.config.vae.temporal_stride
+        frames = chunks * self._networks.config.rollout.window.chunk
         return count_video_frames(frames, plan.transition, stride)
 
     @property
     def _budget(self) -> int:
-        return self._networks.rollout.window.context
+        return self._networks.config.rollout.window.context

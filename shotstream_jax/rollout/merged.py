@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.attention import Prefix
 from shotstream_jax.models.cache import (
     Place,
@@ -24,7 +25,6 @@ from shotstream_jax.models.dit import Proposal, Stretch, apply_merged
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import (
     Context,
-    RolloutConfig,
     ShotNumber,
     after_step,
     chunk_angles,

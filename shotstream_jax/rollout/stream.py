@@ -71,7 +71,7 @@ class Camera:
         """
         self.networks = networks
         self.size = size
-        self.grid = networks.latent_grid(size)
+        self.grid = networks.config.latent_grid(size)
         self._run = run
         self._cache: ShotCache | None = None
         self._decoder: DecoderCache | None = None
@@ -110,7 +110,7 @@ class Camera:
 
     def _start(self, plan: ShotPlan) -> None:
         """Point the camera: a context pass after a cut, a new caption when it goes on."""
-        rollout = self.networks.rollout
+        rollout = self.networks.config.rollout
         first = self._chunks if plan.transition == "continue" else 0
         if first + plan.chunks > rollout.max_chunks:
             raise ValueError(
@@ -132,7 +132,7 @@ class Camera:
 
     def _denoise(self, noise: Array) -> Latents:
         """Film the next chunk; if it is to have a clean pass, that is still to come."""
-        how = {"rollout": self.networks.rollout, **self._how}
+        how = {"rollout": self.networks.config.rollout, **self._how}
         if "no-clean-pass" in self.networks.approximate:
             where = self._commit(), self._chunks, self._rope_shot
             latents, self._cache = self._run(
@@ -187,7 +187,7 @@ class Camera:
         """One latent frame at a time: the first of a cut has a program of its own."""
         networks, parts = self.networks, []
         for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
-            arguments = networks.vae, networks.vae_config, networks.decode_dtype, frame
+            arguments = networks.vae, networks.config.vae, networks.decode_dtype, frame
             if self._decoder is None:
                 pixels, self._decoder = self._run("decode", programs.decode_first, *arguments)
             else:
@@ -199,7 +199,7 @@ class Camera:
     def _context(self, plan: ShotPlan) -> Context:
         own = plan.captions[plan.caption_index]
         if not plan.context:
-            shape = (1, self._budget, *self.grid, self.networks.dit_config.latent_channels)
+            shape = (1, self._budget, *self.grid, self.networks.config.dit.latent_channels)
             return Context(
                 latents=jnp.zeros(shape),
                 shots=jnp.zeros((1, self._budget), jnp.int32),
@@ -230,18 +230,18 @@ class Camera:
             return cache
         networks = self.networks
         return programs.init_cache(
-            networks.dit_config,
-            networks.rollout.window,
+            networks.config.dit,
+            networks.config.rollout.window,
             text,
-            networks.frame_tokens(self.size),
+            networks.config.frame_tokens(self.size),
             networks.compute.dtype,
             networks.mesh,
             networks.approximate,
         )
 
     def _seeded_noise(self, plan: ShotPlan, chunk: int, *, take: int) -> Array:
-        rollout = self.networks.rollout
-        channels = self.networks.dit_config.latent_channels
+        rollout = self.networks.config.rollout
+        channels = self.networks.config.dit.latent_channels
         shape = (1, rollout.window.chunk, *self.grid, channels)
         return chunk_noise(
             plan.seed, plan.index, take, chunk, steps=len(rollout.steps), shape=shape
@@ -249,7 +249,7 @@ class Camera:
 
     @property
     def _dit(self) -> tuple[Params, DiTConfig]:
-        return self.networks.dit, self.networks.dit_config
+        return self.networks.dit, self.networks.config.dit
 
     @property
     def _how(self) -> dict[str, Compute]:
@@ -257,7 +257,7 @@ class Camera:
 
     @property
     def _budget(self) -> int:
-        return self.networks.rollout.window.context
+        return self.networks.config.rollout.window.context
 
 
 def stream_story(
@@ -286,12 +286,12 @@ def plan_for(
     networks: Networks, story: Story, index: int, *, policy: ContextPolicy = "anchor"
 ) -> ShotPlan:
     """The plan of one shot of a story for the windows and strides of these networks."""
-    window = networks.rollout.window
+    window = networks.config.rollout.window
     return plan_shot(
         story,
         index,
         chunk_frames=window.chunk,
-        temporal_stride=networks.vae_config.temporal_stride,
+        temporal_stride=networks.config.vae.temporal_stride,
         budget=window.context,
         policy=policy,
     )

@@ -7,11 +7,11 @@ import pytest
 
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.cli.main import main
-from shotstream_jax.config import TINY
 from shotstream_jax.data.tokenizer import FILE, word_tokenizer
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
+from shotstream_jax.presets import TINY
 from shotstream_jax.storyworld.captions import VOCABULARY
 
 STORY = """\
@@ -53,7 +53,7 @@ def untrained(tmp_path_factory) -> pathlib.Path:
         "vae": jax.jit(init_vae, static_argnums=1)(key, TINY.vae),
         "text": jax.jit(init_text_encoder, static_argnums=1)(key, TINY.text),
     }
-    document = {**TINY.document(), "weights": "random"}
+    document = {**TINY.to_json(), "weights": "random"}
     save_checkpoint(folder / "tiny", networks, document, folder / "words" / FILE)
     return folder / "tiny"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from shotstream_jax.config import TINY
 from shotstream_jax.directing import reel
 from shotstream_jax.directing.video import read_video
+from shotstream_jax.presets import TINY
 from shotstream_jax.rollout.stream import Camera
 
 

@@ -107,5 +107,5 @@ def test_reconstructed_films_went_through_the_autoencoder(networks, shoot, scrip
         return jnp.round((jnp.clip(decode(params, config, latents), -1, 1) + 1) * 127.5)
 
     [film] = reconstructed_films(networks, shoot)([script])
-    expected = through(networks.vae, networks.vae_config, np.stack(true_film(shoot, script)))
+    expected = through(networks.vae, networks.config.vae, np.stack(true_film(shoot, script)))
     np.testing.assert_allclose(film, expected, atol=1)

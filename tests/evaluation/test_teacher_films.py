@@ -56,7 +56,7 @@ def close(frames, pixels):
 
 def test_shots_are_sampled_as_by_hand(networks, shoot, script, made):
     first, second, third = prompts(script.spec)
-    networks_vae, seen = (networks.vae, networks.vae_config), []
+    networks_vae, seen = (networks.vae, networks.config.vae), []
     # The shot and the frame that each context frame is of, the captions, the rotation's number.
     for shot, (refs, captions, rope_shot) in enumerate(
         [
@@ -71,7 +71,7 @@ def test_shots_are_sampled_as_by_hand(networks, shoot, script, made):
         noise = chunk_noise(script.seed, shot, 0, 0, steps=1, shape=(1, 2, 4, 6, 4))[0]
         text = networks.encode_text(captions)[None]
         latents = by_hand(
-            networks.dit, networks.dit_config, context, context_shots, text, noise, rope_shot
+            networks.dit, networks.config.dit, context, context_shots, text, noise, rope_shot
         )
         seen.append(jnp.clip(decode(*networks_vae, latents), -1, 1))
         assert close(made[shot], seen[shot][0])

@@ -12,9 +12,10 @@ from einops import rearrange
 from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.torch_weights import open_weights
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
+from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.stream import Camera, plan_for
 from shotstream_jax.story import Defaults, Shot, Story
@@ -55,13 +56,15 @@ def film(golden, dit_params, dit_config, vae):
         local=recorded["s0_noise"].shape[1],
     )
     params, config = vae
+    # Captions are recorded as embeddings: of the text encoder only its output's width is read.
+    text = TextEncoderConfig(dim=dit_config.text_dim)
     networks = Networks(
+        config=ModelConfig(
+            dit=dit_config, vae=config, text=text, rollout=RolloutConfig(window=window)
+        ),
         dit=dit_params,
-        dit_config=dit_config,
         vae=params,
-        vae_config=config,
         encode_text=encode_text,
-        rollout=RolloutConfig(window=window),
     )
     story = Story(
         title="recorded",
@@ -83,7 +86,7 @@ def recorded_noise(recorded, window, plan, chunk):
 def test_whole_film(film, agree, film_tolerance):
     recorded, networks, story = film
     camera = Camera(networks, story.defaults.size)
-    noise = functools.partial(recorded_noise, recorded, networks.rollout.window)
+    noise = functools.partial(recorded_noise, recorded, networks.config.rollout.window)
     video = []
     for index in range(len(story.shots)):
         plan = plan_for(networks, story, index)

@@ -12,8 +12,8 @@ from einops import rearrange
 
 from shotstream_jax.checkpoints.convert import export_params
 from shotstream_jax.checkpoints.names_dit import dit_names
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.conditioning import Conditioning
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.train.objectives.causal_init import OdePair, causal_init_loss

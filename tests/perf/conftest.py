@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import pytest
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
@@ -12,7 +13,6 @@ from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.sharding import make_mesh
 

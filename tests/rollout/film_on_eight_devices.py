@@ -10,17 +10,16 @@ import sys
 import jax
 import numpy as np
 
-from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.stream import stream_story
 from shotstream_jax.sharding import make_mesh, replicated, shardings_for, split_devices
 from shotstream_jax.story import Defaults, Shot, Story
 from tests import small_model
 
-CONFIG = dataclasses.replace(small_model.DIT, heads=8, dim=64)
+DIT = dataclasses.replace(small_model.DIT, heads=8, dim=64)
+CONFIG = dataclasses.replace(small_model.CONFIG, dit=DIT)
 STORY = Story(
     title="t",
     shots=(Shot(caption="a"), Shot(caption="b")),
@@ -30,7 +29,7 @@ MESHES = ({"tensor": 8}, {"tensor": 4, "fsdp": 2})
 
 
 def film(mesh, apart=None):
-    dit = jax.jit(init_dit, static_argnums=1)(jax.random.key(0), CONFIG)
+    dit = jax.jit(init_dit, static_argnums=1)(jax.random.key(0), DIT)
     vae = jax.jit(init_vae, static_argnums=1)(jax.random.key(1), small_model.VAE)
     encode_text = small_model.embed
     if mesh is not None:
@@ -41,12 +40,10 @@ def film(mesh, apart=None):
             return jax.device_put(small_model.embed(captions), replicated(mesh))
 
     networks = Networks(
+        config=CONFIG,
         dit=dit,
-        dit_config=CONFIG,
         vae=vae,
-        vae_config=small_model.VAE,
         encode_text=encode_text,
-        rollout=RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500)),
         mesh=mesh,
         vae_apart=apart,
     )

@@ -19,17 +19,17 @@ film = jax.jit(rollout_shot, static_argnames=("config", "compute", "rollout"))
 
 def scanned(networks, plan, noise):
     """The first shot of a story, all chunks in one program."""
-    sizes = networks.dit, networks.dit_config
+    sizes = networks.dit, networks.config.dit
     text = encode(*sizes, networks.encode_text(plan.captions)[None])
-    window = networks.rollout.window
-    cache = init_cache(networks.dit_config, window, text, networks.frame_tokens((32, 48)))
+    window = networks.config.rollout.window
+    cache = init_cache(networks.config.dit, window, text, networks.config.frame_tokens((32, 48)))
     context = Context(
         latents=jnp.zeros((1, window.context, *noise.shape[4:])),
         shots=jnp.zeros((1, window.context), jnp.int32),
         text=jax.tree.map(lambda x: jnp.repeat(x, window.context, axis=2), text),
     )
     ready = prepare(*sizes, cache, context, text)
-    return film(*sizes, ready, plan.rope_shot, noise, rollout=networks.rollout)
+    return film(*sizes, ready, plan.rope_shot, noise, rollout=networks.config.rollout)
 
 
 # Seven chunks are more than the local window holds: the cache rolls.

@@ -57,7 +57,7 @@ def test_frames_come_chunk_by_chunk(networks, story_of_four):
 def test_film_is_the_decoded_latents(networks, film):
     _, shots = film
     latents, frames = shots[0]
-    pixels = decode(networks.vae, networks.vae_config, jax.numpy.asarray(latents))
+    pixels = decode(networks.vae, networks.config.vae, jax.numpy.asarray(latents))
     whole = np.asarray(to_video(pixels)[0], np.int16)
     assert np.abs(whole - frames.astype(np.int16)).max() <= 1
 
@@ -66,7 +66,7 @@ def test_continued_shot_is_one_camera(networks, film):
     """A continued shot decodes without a seam, and its latents are not those of a cut."""
     story, shots = film
     joined = jax.numpy.concatenate([shots[1][0], shots[2][0]], axis=1)
-    whole = np.asarray(to_video(decode(networks.vae, networks.vae_config, joined))[0], np.int16)
+    whole = np.asarray(to_video(decode(networks.vae, networks.config.vae, joined))[0], np.int16)
     shown = np.concatenate([shots[1][1], shots[2][1]]).astype(np.int16)
     assert np.abs(whole - shown).max() <= 1
 

@@ -89,7 +89,7 @@ def test_kept_states_are_the_inputs_of_their_steps(noise):
 
 
 def test_guidance_mixes_two_answers_and_one_is_the_captions_alone(networks):
-    config = networks.dit_config
+    config = networks.config.dit
     captions = encode_captions(networks.dit, config, networks.encode_text(["a", "b"])[None])
     negative = encode_captions(networks.dit, config, networks.encode_text(["no"])[None])
     shots = jnp.asarray([[0, 0, 1, 1, 1]])

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.conditioning import Conditioning
 
 CONFIG = DiTConfig(

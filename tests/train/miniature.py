@@ -5,11 +5,11 @@ one ended. Only what is too large to be quick is small here: every stage is the 
 import dataclasses
 import pathlib
 
-from shotstream_jax.config import TINY
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
+from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig
 from shotstream_jax.train.stages.base import BaseTraining

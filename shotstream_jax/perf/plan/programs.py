@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import ShotCache, TextKeys, init_cache
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit
@@ -28,12 +29,10 @@ from shotstream_jax.models.vae_stream import decode_first, decode_next
 from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.chunk import (
     Context,
-    RolloutConfig,
     commit_chunk,
     denoise_chunk,
     prepare_shot,
 )
-from shotstream_jax.rollout.networks import film_grid
 from shotstream_jax.rollout.shot import rollout_shot
 from shotstream_jax.sharding import (
     cache_shardings,
@@ -94,12 +93,17 @@ class FilmSizes:
         """Raises: ValueError: a size that does not divide into patches, or shots without chunks."""
         if self.chunks < 1:
             raise ValueError(f"A shot of {self.chunks} chunks; a shot has 1 or more.")
-        film_grid(self.vae, self.dit, self.size)
+        self.config.latent_grid(self.size)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The networks and the rollout as one."""
+        return ModelConfig(dit=self.dit, vae=self.vae, text=self.text, rollout=self.rollout)
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of a latent frame."""
-        return film_grid(self.vae, self.dit, self.size)
+        return self.config.latent_grid(self.size)
 
     @property
     def positions(self) -> int:

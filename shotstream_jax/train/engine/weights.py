@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from shotstream_jax.checkpoints.formats import NetworkConfig
 from shotstream_jax.checkpoints.manager import (
     TOKENIZER,
     creating_checkpoint,
@@ -24,12 +23,12 @@ from shotstream_jax.checkpoints.manager import (
     write_network,
 )
 from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
+from shotstream_jax.model_config import NetworkConfig, RolloutConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.train.engine.stage import Scores, Weights
 from shotstream_jax.typing import Array, Key, Params
 

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.conditioning import Conditioning, predict_velocity
 from shotstream_jax.schedule import TRAIN_STEPS, velocity_to_x0
 from shotstream_jax.typing import Array, Float, Int, Key, Latents, Params

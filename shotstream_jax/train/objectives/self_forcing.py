@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import (
     KeyValue,
     ShotCache,
@@ -37,7 +38,6 @@ from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.chunk import (
     Context,
-    RolloutConfig,
     chunk_angles,
     commit_chunk,
     prepare_shot,

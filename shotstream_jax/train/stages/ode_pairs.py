@@ -22,11 +22,11 @@ from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.tokenizer import load_tokenizer
 from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.conditioning import Conditioning, Negative, without_prompt
 from shotstream_jax.rollout.teacher import (
     SampleConfig,

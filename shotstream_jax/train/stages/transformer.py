@@ -14,11 +14,11 @@ from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.data.transforms import Transform
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.stage import Batches, Candidate, Role, Scores, Training
@@ -163,12 +163,10 @@ class TransformerTraining(Training):
             dtype=compute.dtype,
         )
         film = FilmNetworks(
+            config=ModelConfig(dit=self.dit, vae=vae, text=self.text, rollout=self.rollout),
             dit={},
-            dit_config=self.dit,
             vae=load_network(source, "vae", dtype=jnp.float32),
-            vae_config=vae,
             encode_text=encode_text,
-            rollout=self.rollout,
             compute=compute,
             decode_dtype=compute.dtype,
         )

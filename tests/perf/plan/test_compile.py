@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from shotstream_jax.config import PRESETS
 from shotstream_jax.models.compute import Compute, default_compute
 from shotstream_jax.perf.plan.compile import Plan, collective_bytes, plan_program
 from shotstream_jax.perf.plan.film import RESIDENT, plan_film, project_program, resident_memory
 from shotstream_jax.perf.plan.part_cost import film_flops, program_flops
 from shotstream_jax.perf.plan.programs import FilmSizes, Program, film_programs
 from shotstream_jax.perf.targets import CHIPS, Target, find_target, target_mesh
+from shotstream_jax.presets import PRESETS
 from shotstream_jax.sharding import make_mesh, replicated
 
 needs_compiler = pytest.mark.skipif(

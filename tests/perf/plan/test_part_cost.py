@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import pytest
 
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import WAN_1_3B
@@ -13,7 +14,6 @@ from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
 from shotstream_jax.perf.plan.cost import dit_flops, keys_flops
 from shotstream_jax.perf.plan.part_cost import call_flops, film_flops, program_flops
 from shotstream_jax.perf.plan.programs import FilmSizes, film_programs
-from shotstream_jax.rollout.chunk import RolloutConfig
 from shotstream_jax.sharding import make_mesh
 
 TERA = 1e12
