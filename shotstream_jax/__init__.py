@@ -4,7 +4,7 @@ from shotstream_jax import film_story, load_story, open_model
 
 model = open_model("tiny")
 story = load_story("configs/stories/demo.yaml")
-film_story(model.networks, story, "film")
+film_story(model, story, "film")
 
 Importing this package imports neither JAX nor Flax: each name below is imported when it is first
 asked for.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shotstream_jax.directing.filming import film_story
     from shotstream_jax.model import Model, open_model
+    from shotstream_jax.rollout.engine import Engine, ShotState
     from shotstream_jax.rollout.networks import Networks
     from shotstream_jax.rollout.stream import Camera, FilmedChunk, stream_story
     from shotstream_jax.story import Defaults, Shot, Story, dump_story, load_story
@@ -25,10 +26,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Camera",
     "Defaults",
+    "Engine",
     "FilmedChunk",
     "Model",
     "Networks",
     "Shot",
+    "ShotState",
     "Story",
     "dump_story",
     "film_story",
@@ -40,10 +43,12 @@ __all__ = [
 _HOMES = {
     "Camera": "rollout.stream",
     "Defaults": "story",
+    "Engine": "rollout.engine",
     "FilmedChunk": "rollout.stream",
     "Model": "model",
     "Networks": "rollout.networks",
     "Shot": "story",
+    "ShotState": "rollout.engine",
     "Story": "story",
     "dump_story": "story",
     "film_story": "directing.filming",

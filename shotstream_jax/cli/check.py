@@ -29,9 +29,9 @@ from shotstream_jax.story import (
     StoryError,
     StoryFile,
     camera_start,
+    context_frames,
     field_name,
     full_captions,
-    plan_shot,
     read_story,
     shot_lengths,
 )
@@ -194,7 +194,7 @@ def _rows(
             shot=shot,
             tokens=count_tokens(caption) if count_tokens else None,
             seconds=lengths[index] / story.defaults.fps,
-            context=plan_shot(story, index, budget=sizes.window.context, filmed=lengths).context,
+            context=context_frames(lengths[: camera_start(story, index)], sizes.window.context),
         )
         for index, (shot, caption) in enumerate(zip(story.shots, full_captions(story), strict=True))
     )

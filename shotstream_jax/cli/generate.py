@@ -1,6 +1,7 @@
 """`shotstream generate`: a story file in, a film out, and nothing lost on the way."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -14,9 +15,15 @@ from rich.text import Text
 
 from shotstream_jax.cli.options import Approximate, Dtype, open_named
 from shotstream_jax.directing import filming
-from shotstream_jax.directing.reel import CONTACT, FILM, MANIFEST, Reel, clear_reel, refuse_folder
+from shotstream_jax.directing.film_folder import (
+    CONTACT,
+    FILM,
+    MANIFEST,
+    clear_film,
+    refuse_folder,
+)
 from shotstream_jax.model import Model
-from shotstream_jax.story import Story, full_captions, load_story
+from shotstream_jax.story import Story, load_story
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +41,11 @@ class Generate:
       vae_apart: give the last device to the autoencoder alone; it decodes while the others film.
       approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
         int8-cache, int8-weights.
-      resume: go on after the last finished shot.
+      resume: go on with the shots that are missing.
+      only: with --resume, film shot N again as another take, and keep all others.
+      from_shot: with --resume, film shot N and all later ones again, as other takes.
+      seed: of the new take of shot N; by default its seed stays and its take number changes.
+      whole_shots: denoise each shot in one program; no frame is there before its shot is done.
       overwrite: film anew where a film was made before; other files in the folder are refused.
       json: print the manifest as JSON when done, and nothing else.
     """
@@ -49,6 +60,10 @@ class Generate:
     vae_apart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    only: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    from_shot: Annotated[int | None, tyro.conf.arg(name="from", metavar="N")] = None
+    seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
+    whole_shots: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
@@ -64,9 +79,9 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
       OSError: no room, or no permission.
     """
     console = Console(stderr=True, quiet=args.json)
-    story = load_story(args.story)
+    story, again = load_story(args.story), _again(args)
     if args.overwrite:
-        clear_reel(args.output)
+        clear_film(args.output)
     refuse_folder(args.output, resume=args.resume)
     model = open_named(
         args.checkpoint or args.preset,
@@ -76,36 +91,48 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
-    _check_captions(story, model)
-    badge = model.badge
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
     if model.networks.approximate:
         console.print(Text(f"Approximate: {', '.join(model.networks.approximate)}.", "yellow"))
     if model.weights == "random":
         console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
     with _Display(console) as display:
-        reel = filming.film_story(
-            model.networks,
+        filmed = filming.film_story(
+            model,
             story,
             args.output,
-            digest=model.digest,
-            badge=badge,
             facts=_facts(args, model),
             resume=args.resume,
+            again=again,
+            camera=functools.partial(filming.student_camera, model, whole_shots=args.whole_shots),
             watch=display.watch,
+            tell=lambda line: console.print(Text(line, "yellow")),
         )
-    _say_goodbye(reel, console, as_json=args.json)
+    _print_summary(filmed, console, as_json=args.json)
 
 
-def _check_captions(story: Story, model: Model) -> None:
-    limit = model.config.dit.text_tokens
-    for shot, caption in zip(story.resolved().shots, full_captions(story), strict=True):
-        count = model.count_tokens(caption)
-        if count > limit:
+def _again(args: Generate) -> filming.Again | None:
+    """Which shots are to be filmed again.
+
+    Raises:
+      ValueError: options that contradict one another.
+    """
+    if args.only is not None and args.from_shot is not None:
+        raise ValueError(
+            f"--only {args.only} keeps the shots after it and --from {args.from_shot} films them "
+            "again; give one of them."
+        )
+    shot = args.only if args.only is not None else args.from_shot
+    if shot is None:
+        if args.seed is not None:
             raise ValueError(
-                f"Shot {shot.id}: its caption has {count} tokens with the global caption, and "
-                f"{limit} fit; take out {count - limit} (`shotstream check` counts them)."
+                f"--seed {args.seed} is the seed of one shot's new take; add --resume --only N, or "
+                "write the seed of all shots into the story."
             )
+        return None
+    if not args.resume:
+        raise ValueError("--only and --from film shots of a finished film again; add --resume.")
+    return filming.Again(shot=shot - 1, later=args.only is None, seed=args.seed)
 
 
 def _summary(story: Story, model: Model) -> str:
@@ -131,18 +158,35 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
     }
 
 
-def _say_goodbye(reel: Reel, console: Console, *, as_json: bool) -> None:
-    manifest = json.loads((reel.folder / MANIFEST).read_text(encoding="utf-8"))
+def _print_summary(filmed: filming.Filmed, console: Console, *, as_json: bool) -> None:
+    folder, places = filmed.film.folder, [place + 1 for place in filmed.stale]
+    if places:
+        console.print(
+            Text(
+                f"Filmed after other takes of earlier shots than these: {_listed(places)}. "
+                f"--resume --from {places[0]} films from there on again.",
+                "yellow",
+            )
+        )
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if as_json:
         sys.stdout.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         return
+    if not manifest["complete"]:
+        missing = [place + 1 for place in filmed.film.missing()]
+        console.print(f"Still to be filmed: {_listed(missing)}; --resume films what is missing.")
+        return
     timings = manifest["timings"]
     console.print(
-        f"{reel.folder / FILM} and {CONTACT} are ready: "
+        f"{folder / FILM} and {CONTACT} are ready: "
         f"{timings['frames']} frames in {timings['total']:.1f} s.",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _listed(shots: list[int]) -> str:
+    return f"shot{'s' if len(shots) > 1 else ''} {', '.join(map(str, shots))}"
 
 
 class _Display:

@@ -34,6 +34,9 @@ _TITLE_SIZE, _LABEL_SIZE, _TEXT_SIZE, _BADGE_SIZE = 30, 18, 16, 15
 _LINE = 1.4
 _CAPTION_LINES = 2
 
+COLUMNS = 6
+"""Frames of a shot on a sheet."""
+
 _FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -63,9 +66,23 @@ class ContactRow:
     seed: int
     frames: UInt8[np.ndarray, "video_frame height width 3"]
 
+    @classmethod
+    def of_film(
+        cls,
+        film: UInt8[np.ndarray, "video_frame height width 3"],
+        *,
+        label: str,
+        caption: str,
+        seed: int,
+        columns: int = COLUMNS,
+    ) -> "ContactRow":
+        """A row with copies of the frames that a sheet of `columns` shows, and no others."""
+        shown = list(spread_frames(0, len(film) - 1, min(columns, len(film))))
+        return cls(label=label, caption=caption, seed=seed, frames=film[shown])
+
 
 def contact_sheet(
-    rows: Sequence[ContactRow], *, title: str, badge: str = "", columns: int = 6
+    rows: Sequence[ContactRow], *, title: str, badge: str = "", columns: int = COLUMNS
 ) -> Image.Image:
     """Draw a film on one page.
 

@@ -1,19 +1,35 @@
-"""Filming a story into a folder: the camera, the reel and the clock together."""
+"""Filming a story into a folder: camera, folder and clock together."""
 
 import dataclasses
+import functools
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
-from shotstream_jax.directing.reel import Reel, open_reel
-from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.stream import Camera, FilmedChunk, one_ahead, plan_for
-from shotstream_jax.story import Story
+from shotstream_jax.directing.film_folder import (
+    FilmFolder,
+    FilmFolderError,
+    missing_shots,
+    open_film,
+    retaken,
+    with_takes,
+)
+from shotstream_jax.model import Model
+from shotstream_jax.rollout.context_store import ContextFrameStore
+from shotstream_jax.rollout.stream import (
+    Camera,
+    FilmedChunk,
+    context_sources,
+    one_ahead,
+    plan_story,
+)
+from shotstream_jax.story import ShotPlan, Story, full_captions
+from shotstream_jax.typing import Latents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,59 +72,190 @@ class Progress:
 Watch = Callable[[Progress], None]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Again:
+    """Shots of a film that are to be filmed again.
+
+    Attributes:
+      shot: place of the first of them, from 0; it gets a new take.
+      later: whether all shots after it are filmed again too, on the new history.
+      seed: of the new take; by default that of the old one.
+    """
+
+    shot: int
+    later: bool
+    seed: int | None = None
+
+
+@runtime_checkable
+class FilmsShots(Protocol):
+    """What films the shots of one film: a camera of the student, or of the teacher."""
+
+    store: ContextFrameStore
+
+    def film(self, plan: ShotPlan) -> Iterator[FilmedChunk]:
+        """Film a take, chunk by chunk."""
+        ...
+
+    def replay(self, plan: ShotPlan, latents: Latents) -> Iterator[FilmedChunk]:
+        """Take a shot that was filmed before as filmed."""
+        ...
+
+
+MakeCamera = Callable[[Sequence[ShotPlan], tuple[int, int]], FilmsShots]
+"""Makes what films the shots of some plans, at a height and width in pixels."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filmed:
+    """A finished film.
+
+    Attributes:
+      film: its folder.
+      stale: places of shots that were filmed after other takes of earlier shots than there are now.
+    """
+
+    film: FilmFolder
+    stale: tuple[int, ...]
+
+
 def film_story(
-    networks: Networks,
+    model: Model,
     story: Story,
     folder: pathlib.Path | str,
     *,
-    digest: str = "",
-    badge: str = "",
     facts: Mapping[str, Any] | None = None,
     resume: bool = False,
+    again: Again | None = None,
+    camera: MakeCamera | None = None,
     watch: Watch = lambda progress: None,
-) -> Reel:
+    tell: Callable[[str], None] = lambda line: None,
+) -> Filmed:
     """Film a story into a folder, shot by shot; a finished shot is never lost.
 
     Args:
-      networks: what to film with.
+      model: what to film with.
       story: what to film.
       folder: new or empty; or, to resume, the folder it was begun in.
-      digest: of the model, so that another one does not finish the film.
-      badge: what must not be overlooked, such as "random weights".
       facts: more lines for the manifest.
-      resume: go on after the last finished shot.
-      watch: told after every chunk.
+      resume: go on with the shots that are missing.
+      again: with `resume`, film finished shots again; replaced takes stay in `takes/`.
+      camera: makes what films; by default a camera of the causal student.
+      watch: called after every chunk.
+      tell: called with a line for everything that is done differently from what the story says.
 
     Raises:
-      ReelError: a folder that is not empty, or that holds another film.
-      ValueError: a story that these networks cannot film, such as a caption that is too long.
+      FilmFolderError: a folder that is not empty, or that holds another film.
+      ValueError: a story that the model cannot film, such as a caption that is too long.
       OSError: no room, or no permission.
     """
+    folder = pathlib.Path(folder)
+    if resume:
+        story = _with_takes(story, folder, tell)
     story = story.resolved()
-    plans = [plan_for(networks, story, index) for index in range(len(story.shots))]
-    camera = Camera(networks, story.defaults.size)
-    for plan in plans:
-        # All captions before any work: a caption that is too long must not end a film half-way.
-        networks.encode_text([plan.captions[plan.caption_index]])
-    reel = open_reel(pathlib.Path(folder), story, model=digest, badge=badge, resume=resume)
-    finished = reel.finished()
-    for plan in plans[:finished]:
-        reel.check(plan)
-    if finished < len(plans):
-        for plan in plans[:finished]:
-            # Nobody looks at these frames again: each is decoded for what later shots will see.
-            for _ in camera.remember(plan, jax.numpy.asarray(reel.latents(plan.index))):
+    todo, replaced = _to_film(story, folder, again)
+    if again is not None:
+        story = retaken(story, replaced, {again.shot: again.seed})
+    _check_captions(model, story)
+    plans = plan_story(model.networks, story)
+    films = (camera or functools.partial(student_camera, model))(plans, story.defaults.size)
+    film = open_film(folder, story, model=model.digest, badge=model.badge, resume=resume)
+    kept = [plan for plan in plans if plan.index not in (*todo, *film.missing())]
+    stale = tuple(plan.index for plan in kept if film.check(plan))
+    # Everything has been checked; from here on the folder changes.
+    for place in replaced:
+        film.put_aside(place)
+    film.begin()
+    clock = _Clock(chunks=sum(plans[k].chunks for k in todo), shots=len(plans))
+    _film_shots(film, films, plans, todo, lambda piece, frames: watch(clock.tick(piece, frames)))
+    if not film.missing():
+        film.finish(
+            {
+                **(facts or {}),
+                **_versions(),
+                "seeds": [shot.seed for shot in story.shots],
+                "takes": [shot.take or 0 for shot in story.shots],
+                "stale": [story.shot_id(place) for place in stale],
+                "timings": clock.timings(),
+            }
+        )
+    return Filmed(film=film, stale=stale)
+
+
+def student_camera(
+    model: Model, plans: Sequence[ShotPlan], size: tuple[int, int], *, whole_shots: bool = False
+) -> FilmsShots:
+    """A camera of the causal student that keeps the frames which some plans name.
+
+    With `whole_shots` each shot is denoised in one program: the same film, but no frame of a shot
+    is there before all of them.
+    """
+    wanted = context_sources(plans)
+    return Camera(model.networks, size, wanted=wanted, whole_takes=whole_shots)
+
+
+def _film_shots(
+    film: FilmFolder,
+    films: FilmsShots,
+    plans: Sequence[ShotPlan],
+    todo: Sequence[int],
+    delivered: Callable[[FilmedChunk, int], None],
+) -> None:
+    """Film the shots of `todo`, and replay finished ones as far as those need them."""
+    for plan in plans[: max(todo, default=-1) + 1]:
+        if plan.index in todo:
+            with film.take_writer(plan) as take:
+                for piece in one_ahead(films.film(plan)):
+                    delivered(piece, take.add(piece))
+        else:
+            # Decoded again for what later shots see.
+            for _ in films.replay(plan, jax.numpy.asarray(film.latents(plan.index))):
                 pass
-    clock = _Clock(chunks=sum(plan.chunks for plan in plans[finished:]), shots=len(plans))
-    for plan in plans[finished:]:
-        with reel.shooting(plan) as take:
-            for piece in one_ahead(camera.film(plan)):
-                watch(clock.tick(piece, take.add(piece)))
-        clock.end_shot(plan.index)
-    reel.finish(
-        {**(facts or {}), **_versions(), "seeds": _seeds(story), "timings": clock.timings()}
-    )
-    return reel
+        films.store.keep(context_sources(plans[plan.index + 1 :]))
+
+
+def _with_takes(story: Story, folder: pathlib.Path, tell: Callable[[str], None]) -> Story:
+    story, changed = with_takes(story, folder)
+    for place in changed:
+        shot = story.shots[place]
+        tell(f"Shot {place + 1} is take {shot.take} (seed {shot.seed}) in {folder}.")
+    return story
+
+
+def _to_film(
+    story: Story, folder: pathlib.Path, again: Again | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Places of the shots to film, and of those among them whose finished takes are replaced."""
+    missing = missing_shots(folder, len(story.shots))
+    if again is None:
+        return missing, ()
+    count = len(story.shots)
+    if not 0 <= again.shot < count:
+        raise ValueError(f"Shot {again.shot + 1} of a story of {count}; choose 1 to {count}.")
+    before = [place for place in missing if place < again.shot]
+    if before:
+        raise FilmFolderError(
+            f"Shot {before[0] + 1} in {folder} is not filmed yet, and shot {again.shot + 1} comes "
+            "after it; finish the film with --resume first."
+        )
+    todo = tuple(range(again.shot, count if again.later else again.shot + 1))
+    return todo, tuple(place for place in todo if place not in missing)
+
+
+def _check_captions(model: Model, story: Story) -> None:
+    """Refuse captions that are too long, all of them before any work.
+
+    Raises:
+      ValueError: with the shot and both counts.
+    """
+    limit = model.config.dit.text_tokens
+    for shot, caption in zip(story.shots, full_captions(story), strict=True):
+        count = model.count_tokens(caption)
+        if count > limit:
+            raise ValueError(
+                f"Shot {shot.id}: its caption has {count} tokens with the global caption, and "
+                f"{limit} fit; take out {count - limit} (`shotstream check` counts them)."
+            )
 
 
 class _Clock:
@@ -127,6 +274,9 @@ class _Clock:
         self.frames += frames
         if self.first is None:
             self.first, self.first_frames = now, frames
+        if piece.ends_shot:
+            self.shot_seconds[f"shot_{piece.plan.index + 1:02d}"] = round(now - self.shot_began, 3)
+            self.shot_began = now
         return Progress(
             piece=piece,
             shots=self.shots,
@@ -138,11 +288,6 @@ class _Clock:
             steady_frames=self.frames - self.first_frames,
         )
 
-    def end_shot(self, index: int) -> None:
-        now = time.perf_counter()
-        self.shot_seconds[f"shot_{index + 1:02d}"] = round(now - self.shot_began, 3)
-        self.shot_began = now
-
     def timings(self) -> dict[str, Any]:
         """Seconds of this run: to the first frames, of each shot, and of all."""
         first = None if self.first is None else round(self.first - self.began, 3)
@@ -152,10 +297,6 @@ class _Clock:
             "shots": self.shot_seconds,
             "total": round(time.perf_counter() - self.began, 3),
         }
-
-
-def _seeds(story: Story) -> list[int | None]:
-    return [shot.seed for shot in story.shots]
 
 
 def _versions() -> dict[str, Any]:

@@ -136,8 +136,8 @@ def _as_seen(shoot: Shoot, plan: ShotPlan) -> ShotPlan:
     if not shoot.context:
         return dataclasses.replace(plan, context=(), rope_shot=FIRST_SHOT)
     if shoot.captions == "target":
-        captions = (plan.captions[plan.caption_index],) * len(plan.captions)
-        return dataclasses.replace(plan, captions=captions)
+        context = (dataclasses.replace(frame, caption=plan.caption) for frame in plan.context)
+        return dataclasses.replace(plan, context=tuple(context))
     return plan
 
 

@@ -14,7 +14,7 @@ from shotstream_jax.evaluation.films import (
     plan_film,
 )
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.stream import Camera
+from shotstream_jax.rollout.stream import Camera, context_sources
 
 
 def student_films(networks: Networks, shoot: Shoot) -> MakeFilms:
@@ -33,8 +33,9 @@ def student_films(networks: Networks, shoot: Shoot) -> MakeFilms:
 
 
 def _film(networks: Networks, shoot: Shoot, script: Script) -> Film:
-    camera, film = Camera(networks, shoot.size), []
-    for plan in plan_film(networks, shoot, script):
+    plans, film = plan_film(networks, shoot, script), []
+    camera = Camera(networks, shoot.size, wanted=context_sources(plans))
+    for plan in plans:
         if plan.index >= shoot.given:
             # All chunks are under way before the first is read.
             pieces = list(camera.film(plan))
@@ -42,6 +43,6 @@ def _film(networks: Networks, shoot: Shoot, script: Script) -> Film:
             continue
         film.append(shoot.true_shot(script.spec, plan.index))
         if shoot.context:
-            for _ in camera.remember(plan, encode_shots(networks, film[-1][None])):
+            for _ in camera.replay(plan, encode_shots(networks, film[-1][None])):
                 pass
     return tuple(film)

@@ -30,12 +30,12 @@ from shotstream_jax.evaluation.films import (
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae import encode_images
+from shotstream_jax.rollout.chunk import chunk_noise
 from shotstream_jax.rollout.conditioning import Conditioning
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.noise import chunk_noise
 from shotstream_jax.rollout.programs import to_video
 from shotstream_jax.rollout.teacher import SampleConfig
-from shotstream_jax.story import ShotPlan
+from shotstream_jax.story import ShotPlan, slot_captions
 from shotstream_jax.train.stages.ode_pairs import sample_shot
 from shotstream_jax.typing import Latents, Params, Pixels, Text
 
@@ -141,34 +141,28 @@ def _conditioning(
     networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan], seen: Sequence[Pixels]
 ) -> Conditioning:
     """What a shot of each story is made from; all are the same shot of films of one length."""
-    refs, budget = plans[0].context, networks.config.rollout.window.context
-    if refs:
-        images = jnp.stack([seen[ref.shot][:, ref.frame] for ref in refs], axis=1)
+    frames, budget = plans[0].context, networks.config.rollout.window.context
+    if frames:
+        images = jnp.stack([seen[f.rope_shot][:, f.source.frame] for f in frames], axis=1)
         context = _encode_images(networks.vae, networks.config.vae, images)
     else:
         context = jnp.zeros((len(plans), budget, *_place_shape(networks, shoot)))
-    context_shots = jnp.asarray([ref.shot for ref in refs] or [0] * budget)
+    context_shots = jnp.asarray([frame.rope_shot for frame in frames] or [0] * budget)
     return Conditioning(
         context=context,
         context_shots=jnp.broadcast_to(context_shots, (len(plans), budget)),
         context_captions=jnp.broadcast_to(jnp.arange(budget), (len(plans), budget)),
         shot=jnp.full(len(plans), plans[0].rope_shot),
         caption=jnp.full(len(plans), budget),
-        text=jnp.stack([networks.encode_text(_told(plan, budget)) for plan in plans]),
+        text=jnp.stack([networks.encode_text(slot_captions(plan, budget)) for plan in plans]),
     )
-
-
-def _told(plan: ShotPlan, budget: int) -> list[str]:
-    """The caption of each context frame, and the shot's own."""
-    own = plan.captions[plan.caption_index]
-    return [*([plan.captions[ref.shot] for ref in plan.context] or [own] * budget), own]
 
 
 def _noise(networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan]) -> Latents:
     """Each story's own noise, whoever it is filmed with: the whole shot is one chunk, one step."""
     frames = networks.config.vae.latent_frames(shoot.video_frames)
     shape = (1, frames, *_place_shape(networks, shoot))
-    draws = [chunk_noise(p.seed, p.index, 0, 0, steps=1, shape=shape)[0] for p in plans]
+    draws = [chunk_noise(p.seed, p.noise_shot, 0, 0, steps=1, shape=shape)[0] for p in plans]
     return jnp.concatenate(draws)
 
 

@@ -14,6 +14,7 @@ Source: the paper's RoPE jump between shots; public ShotStream repository, wan/m
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -97,6 +98,23 @@ def rotate(
     return turned.reshape(x.shape).astype(x.dtype)
 
 
+def rotate_keys_in_time(
+    keys: Float[Array, "layer batch slot head head_dim"], frames: int, head_dim: int
+) -> Float[Array, "layer batch slot head head_dim"]:
+    """Move rotated keys by a number of latent frames, forwards or (below 0) back.
+
+    Rotations of a pair add up, so the result is the key of the same token at the other number.
+    """
+    time, row, col = axis_pairs(head_dim)
+    # In float64 on the host, as the tables are; rows and columns stay where they are.
+    angle = np.append(frames * _frequencies(time), np.zeros(row + col))
+    angles = Rotation(
+        cos=jnp.asarray(np.cos(angle), jnp.float32)[None, None],
+        sin=jnp.asarray(np.sin(angle), jnp.float32)[None, None],
+    )
+    return jax.vmap(rotate, in_axes=(0, None))(keys, angles)
+
+
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
     """Channel pairs of a head given to time, rows and columns (22, 21 and 21 of 64)."""
     pairs = head_dim // 2
@@ -104,11 +122,15 @@ def axis_pairs(head_dim: int) -> tuple[int, int, int]:
     return pairs - 2 * side, side, side
 
 
+def _frequencies(pairs: int) -> Float[np.ndarray, " pair"]:
+    """Radians a position on an axis of `pairs` channel pairs, from 1 down to nearly 1 / 10000."""
+    return 10000.0 ** (-np.arange(pairs) / pairs)
+
+
 @functools.cache
 def _table(pairs: int) -> tuple[Float[np.ndarray, "position pair"], ...]:
     """Float32 cosines and sines of every position on an axis of `pairs` channel pairs."""
-    frequency = 10000.0 ** (-np.arange(pairs) / pairs)
-    angle = np.arange(MAX_POSITION)[:, None] * frequency
+    angle = np.arange(MAX_POSITION)[:, None] * _frequencies(pairs)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""One chunk: a few denoising steps against the cache, then a clean pass that commits it.
+"""One chunk: its noise, a few denoising steps against the cache, a clean pass that commits it.
 
 All functions are pure. `prepare_shot` fills a cache for a new shot, `denoise_chunk` reads it,
 `commit_chunk` returns it with the chunk's clean keys and values written (donate it).
@@ -9,6 +9,7 @@ Source: the paper's causal student; public ShotStream repository, pipeline/causa
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,13 @@ from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.rope import Rotation, grid_positions, rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.schedule import TRAIN_STEPS, add_noise, velocity_to_x0
-from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params, Timesteps
+from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params, Timesteps
 
 ShotNumber = Int[Array, " #batch"] | Index
 """The number that the rotation gives to a shot: one for all samples, or one each."""
+
+ChunkNoise = Float[Array, "step batch frame row col chan"]
+"""Gaussian noise of every denoising step of a chunk; the first is where the chunk starts."""
 
 Levels = tuple[Array, Array, Array]
 """Of each step: its noise level, that of the step after it, and the noise mixed in between."""
@@ -65,6 +69,10 @@ def prepare_shot(
 
     Local slots keep their old values: nothing reads them before a chunk of this shot is there.
     """
+    frames = context.latents.shape[1]
+    if frames != cache.window.context:
+        # More would overwrite the shot's own slots, fewer leave keys of the shot before.
+        raise ValueError(f"{frames} context frames for a cache of {cache.window.context} slots.")
     kv = keys_dense(
         params,
         config,
@@ -206,3 +214,22 @@ def _angles(config: DiTConfig, latents: Latents, frames: Array, shots: Array) ->
         size // patch for size, patch in zip(latents.shape[2:4], config.patch, strict=True)
     )
     return rotation(grid_positions(frames, shots, rows, cols), config.head_dim, config.shot_phase)
+
+
+def chunk_noise(
+    seed: int, shot: int, take: int, chunk: int, *, steps: int, shape: tuple[int, ...]
+) -> ChunkNoise:
+    """Noise of one chunk, keyed by content: what else was filmed, and when, plays no part.
+
+    `shape` is that of the chunk's latents.
+    """
+    key = jax.random.key(seed)
+    for number in (shot, take, chunk):
+        key = jax.random.fold_in(key, number)
+    return _draw(key, steps, shape)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _draw(key: Key[Array, ""], steps: int, shape: tuple[int, ...]) -> ChunkNoise:
+    keys = jax.vmap(lambda step: jax.random.fold_in(key, step))(jnp.arange(steps))
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

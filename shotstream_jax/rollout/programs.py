@@ -1,10 +1,13 @@
-"""The camera's programs: each traced and compiled once a process for every shape it meets.
+"""The one list of programs that film: each traced and compiled once for every shape it meets.
 
-Caches are donated: whoever hands one in gets the new one back, in the same memory.
+Filming, benchmarks, plans and comparisons all take the programs from here. Caches are donated: the
+caller gives one up, and gets the new one in the same memory. Every program is run through a `Run`,
+so that a profiler can time the stages of the rollout by name.
 """
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +19,36 @@ from shotstream_jax.models.cache import ShotCache, TextKeys, Window
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.rollout import approximate, chunk, merged
+from shotstream_jax.rollout import approximate, chunk, merged, positions, shot
 from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.sharding import cache_shardings
 from shotstream_jax.typing import Array, Float, Latents, Params, Pixels
+
+Part = Literal[
+    "text",
+    "caption keys",
+    "context encode",
+    "context pass",
+    "noise",
+    "context pass and denoise",
+    "denoise",
+    "denoise whole shot",
+    "clean pass",
+    "clean pass and denoise",
+    "turn back",
+    "decode",
+    "to video",
+]
+"""Stages of the rollout, in the order of a shot; nearly all of its time goes into these."""
+
+Run = Callable[..., Any]
+"""`run(part, program, *inputs, **settings)` returns `program(*inputs, **settings)`."""
+
+
+def no_profile(part: Part, program: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
+    """Run a stage without timing it."""
+    return program(*inputs, **settings)
+
 
 _network = functools.partial(jax.jit, static_argnames=("config", "compute"))
 _steps = functools.partial(jax.jit, static_argnames=("config", "rollout", "compute"))
@@ -32,6 +61,8 @@ denoise = _steps(chunk.denoise_chunk)
 denoise_first = _steps(merged.denoise_first, donate_argnames="cache")
 denoise_next = _steps(merged.denoise_next, donate_argnames="cache")
 denoise_and_keep = _steps(approximate.denoise_and_keep, donate_argnames="cache")
+denoise_shot = _steps(shot.rollout_shot, donate_argnames="cache")
+turn_back = jax.jit(positions.turn_back, static_argnames="config", donate_argnames="cache")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))

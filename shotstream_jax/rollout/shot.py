@@ -1,7 +1,7 @@
 """A whole shot in one program: `lax.scan` over its chunks.
 
-The same arithmetic as `stream.py`, which drives single chunks from Python; use this offline, in
-training, and to compile ahead of time.
+The same arithmetic as `engine.py`, whose owner drives single chunks from Python, byte for byte on
+one device. Offline films (`generate --whole-shots`) and plans of them use this.
 """
 
 import jax
@@ -20,29 +20,33 @@ def rollout_shot(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,
+    first: Index,
     shot: Index,
     noise: Float[Array, "chunk step batch frame row col chan"],
     *,
     rollout: RolloutConfig,
     compute: Compute = Compute(),
-) -> Float[Array, "batch shot_frame row col chan"]:
-    """Film all chunks of a shot whose cache is prepared; the cache is dropped with the shot.
+) -> tuple[Float[Array, "batch shot_frame row col chan"], ShotCache]:
+    """Denoise and commit chunks `first`, `first` + 1, ... of a shot against a prepared cache.
 
-    The last chunk is not committed: nobody would read it.
+    Returns:
+      Latents of all chunks, and the cache with all of them but the last, whose clean pass only a
+      chunk after it would need.
     """
     last = noise.shape[0] - 1
 
-    def film(cache: ShotCache, chunk: Int[Array, ""], noise: Array) -> Latents:
+    def denoise(cache: ShotCache, chunk: Int[Array, ""], noise: Array) -> Latents:
         return denoise_chunk(
             params, config, cache, chunk, shot, noise, rollout=rollout, compute=compute
         )
 
     def body(cache: ShotCache, turn: tuple[Array, Array]) -> tuple[ShotCache, Latents]:
         chunk, noise = turn
-        latents = film(cache, chunk, noise)
+        latents = denoise(cache, chunk, noise)
         cache = commit_chunk(params, config, cache, chunk, shot, latents, compute=compute)
         return cache, latents
 
-    cache, chunks = jax.lax.scan(body, cache, (jnp.arange(last), noise[:-1]))
-    chunks = jnp.concatenate([chunks, film(cache, jnp.asarray(last), noise[-1])[None]])
-    return rearrange(chunks, "chunk batch frame ... -> batch (chunk frame) ...")
+    numbers = first + jnp.arange(last)
+    cache, chunks = jax.lax.scan(body, cache, (numbers, noise[:-1]))
+    chunks = jnp.concatenate([chunks, denoise(cache, jnp.asarray(first + last), noise[-1])[None]])
+    return rearrange(chunks, "chunk batch frame ... -> batch (chunk frame) ..."), cache

@@ -1,263 +1,176 @@
 """Filming as it happens: a Python generator over jitted chunks, frames as soon as they exist.
 
-A `Camera` holds what one film in the making needs and nothing else: the key/value cache and the
-decoder's cache of the shot it is on, and the few frames of earlier shots that later ones may still
-ask for. Its memory does not grow with the film.
-
-    for piece in stream_story(networks, story):
+    for piece in stream_story(model.networks, story):
         show(piece.frames)
+
+A `Camera` is a short driver of an `Engine` and a store of context frames. It holds the state of one
+take; what the store may forget is decided by the caller.
 """
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
-from shotstream_jax.models.cache import ShotCache, TextKeys
-from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.rollout import programs
-from shotstream_jax.rollout.chunk import Context
-from shotstream_jax.rollout.context_store import Memory
+from shotstream_jax.rollout.chunk import ChunkNoise
+from shotstream_jax.rollout.context_store import ContextFrameStore
+from shotstream_jax.rollout.engine import DecodedChunk, Engine, PartFrames, ShotState
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.noise import chunk_noise
-from shotstream_jax.rollout.profiling import Run, simply_run
-from shotstream_jax.story import ContextPolicy, ShotPlan, Story, plan_shot
-from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, VideoFrames
+from shotstream_jax.rollout.programs import Run, no_profile
+from shotstream_jax.story import (
+    ContextPolicy,
+    ShotPlan,
+    Story,
+    TakeFrame,
+    count_video_frames,
+    plan_shot,
+)
+from shotstream_jax.typing import HostFrames, Latents
 
-Noise = Callable[[ShotPlan, int], Float[Array, "step batch frame row col chan"]]
-"""The noise of chunk number `int` of a shot, in place of what its seed gives."""
+Noise = Callable[[ShotPlan, int], ChunkNoise]
+"""The noise of chunk number `int` of a take, in place of what its plan's seed gives."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilmedChunk:
-    """A chunk of a shot, as it leaves the camera.
+    """A chunk of a take, as it leaves the camera.
 
     Attributes:
-      plan: of the shot.
-      chunk: number within the shot.
+      plan: of the take.
+      chunk: number within the take.
       latents: its latent frames.
-      frames: its video frames; computed in the background until somebody reads them.
+      parts: its video frames, those of each latent frame apart; computed in the background.
     """
 
     plan: ShotPlan
     chunk: int
     latents: Latents
-    frames: VideoFrames
+    parts: tuple[PartFrames, ...]
+
+    @property
+    def frames(self) -> HostFrames:
+        """All video frames, in host memory; waits for them."""
+        return joined(self.parts)
 
     @property
     def ends_shot(self) -> bool:
-        """Whether the shot is complete with this chunk."""
+        """Whether the take is complete with this chunk."""
         return self.chunk == self.plan.chunks - 1
 
 
 class Camera:
-    """Films the shots of one story, one after the other."""
+    """Films takes one after the other, each with frames of earlier ones as its context."""
 
-    def __init__(self, networks: Networks, size: tuple[int, int], *, run: Run = simply_run):
+    def __init__(
+        self,
+        networks: Networks,
+        size: tuple[int, int],
+        *,
+        wanted: Collection[TakeFrame] | None = None,
+        whole_takes: bool = False,
+        run: Run = no_profile,
+    ):
         """Allocate nothing yet.
 
         Args:
           networks: what to film with.
           size: height and width of the film in pixels.
-          run: does each part of the work.
+          wanted: video frames that later takes may name as context; by default every frame.
+          whole_takes: denoise every take in one program, before its first chunk is yielded.
+          run: runs every program.
 
         Raises:
           ValueError: a size that does not divide into patches.
         """
-        self.networks = networks
-        self.size = size
-        self.grid = networks.config.latent_grid(size)
-        self._run = run
-        self._cache: ShotCache | None = None
-        self._decoder: DecoderCache | None = None
-        self._chunks = 0
-        self._unprepared: tuple[Context, TextKeys] | None = None
-        self._unwritten: list[tuple[int, Latents]] = []
-        self._rope_shot = 0
-        self._memory = Memory(networks, run)
-        self._text: dict[str, TextKeys] = {}
+        self.engine = Engine(networks, size, run=run)
+        self.store = ContextFrameStore(self.engine.encode_frame)
+        self._wanted, self._whole = wanted, whole_takes
+        self._state: ShotState | None = None
 
     def film(
-        self, plan: ShotPlan, *, take: int = 0, noise: Noise | None = None
+        self,
+        plan: ShotPlan,
+        *,
+        first_chunk: int = 0,
+        noise: Noise | None = None,
     ) -> Iterator[FilmedChunk]:
-        """Film a shot chunk by chunk; each chunk's frames are under way when it is yielded.
+        """Film a take; each chunk's frames are being computed when it is yielded.
+
+        Args:
+          plan: what to film.
+          first_chunk: above 0, go on with the take that was filmed last, from this chunk.
+          noise: of every chunk, in place of what the plan's seed gives.
 
         Raises:
-          ValueError: a shot longer than positions reach, or one that continues nothing.
+          ValueError: a take that positions do not reach, or that continues nothing.
         """
-        noise = noise or functools.partial(self._seeded_noise, take=take)
-        self._start(plan)
-        for chunk in range(plan.chunks):
-            latents = self._denoise(self._run("noise", noise, plan, chunk))
-            yield self._show(plan, chunk, latents)
-        self._memory.forget()
+        numbers = range(first_chunk, plan.chunks)
+        state = self._going_on(plan) if first_chunk else self._begun(plan)
+        draws = (
+            self.engine.run("noise", noise or self.engine.noise, plan, chunk) for chunk in numbers
+        )
+        if self._whole:
+            state, chunks = self.engine.whole_take(state, list(draws))
+            for number, chunk in zip(numbers, chunks, strict=True):
+                yield self._shown(plan, number, state, chunk)
+            return
+        for number, draw in zip(numbers, draws, strict=True):
+            state, chunk = self.engine.next_chunk(state, draw)
+            yield self._shown(plan, number, state, chunk)
 
-    def remember(self, plan: ShotPlan, latents: Latents) -> Iterator[VideoFrames]:
-        """Take a shot that was filmed before as filmed; yields its video frames, chunk by chunk.
+    def replay(self, plan: ShotPlan, latents: Latents) -> Iterator[FilmedChunk]:
+        """Take a shot that was filmed before as filmed, chunk by chunk.
 
         Filming afterwards goes on as if this camera had filmed it.
         """
-        self._start(plan)
-        for chunk, part in enumerate(jnp.split(latents, plan.chunks, axis=1)):
-            self._unwritten.append((self._chunks, part))
-            yield self._show(plan, chunk, part).frames
-        self._memory.forget()
+        state = self._begun(plan)
+        for number, part in enumerate(jnp.split(latents, plan.chunks, axis=1)):
+            state, chunk = self.engine.replay(state, part)
+            yield self._shown(plan, number, state, chunk)
 
-    def _start(self, plan: ShotPlan) -> None:
-        """Point the camera: a context pass after a cut, a new caption when it goes on."""
-        rollout = self.networks.config.rollout
-        first = self._chunks if plan.transition == "continue" else 0
-        if first + plan.chunks > rollout.max_chunks:
-            raise ValueError(
-                f"Shot {plan.index} would end {first + plan.chunks} chunks after its cut, of at "
-                f"most {rollout.max_chunks}; cut sooner."
-            )
-        text = self._text_keys(plan.captions[plan.caption_index])
+    def _begun(self, plan: ShotPlan) -> ShotState:
+        state = self._state
         if plan.transition == "continue":
-            # What was filmed to the old caption is remembered under the old caption.
-            cache = self._commit()
-            # A copy: the cache is donated with all it holds, the caption's keys are used again.
-            self._cache = dataclasses.replace(cache, text=jax.tree.map(jnp.copy, text))
-        else:
-            self._chunks, self._unwritten, self._decoder = 0, [], None
-            self._rope_shot = plan.rope_shot
-            self._unprepared = self._context(plan), text
-            self._cache = self._blank_cache(text)
-        self._memory.begin(plan)
+            state = self._going_on(plan)
+            return self.engine.continue_(state, plan.caption)
+        self.engine.check_length(plan)
+        context = [self.store.latent(frame.source) for frame in plan.context]
+        # The take before is over: its cache is written over, so that there is only ever one.
+        self._state = None
+        return self.engine.cut(plan, context, blank=state.cache if state else None)
 
-    def _denoise(self, noise: Array) -> Latents:
-        """Film the next chunk; if it is to have a clean pass, that is still to come."""
-        how = {"rollout": self.networks.config.rollout, **self._how}
-        if "no-clean-pass" in self.networks.approximate:
-            where = self._commit(), self._chunks, self._rope_shot
-            latents, self._cache = self._run(
-                "denoise", programs.denoise_and_keep, *self._dit, *where, noise, **how
+    def _going_on(self, plan: ShotPlan) -> ShotState:
+        if self._state is None:
+            raise ValueError(
+                f"Shot {plan.shot_id} continues, and there is no shot before it that could be "
+                "continued; begin with a cut."
             )
-            return latents
-        if self.networks.compute.merged and (self._unprepared or len(self._unwritten) == 1):
-            latents = self._denoise_merged(noise, how)
-        else:
-            where = self._commit(), self._chunks, self._rope_shot
-            latents = self._run("denoise", programs.denoise, *self._dit, *where, noise, **how)
-        self._unwritten.append((self._chunks, latents))
-        return latents
+        self.engine.check_length(plan, self._state.chunks)
+        return self._state
 
-    def _denoise_merged(self, noise: Array, how: dict[str, Any]) -> Latents:
-        """What the cache still lacks, in the pass of the first step."""
-        cache, self._cache = self._cache, None
-        if self._unprepared:
-            part, program = "context pass and denoise", programs.denoise_first
-            inputs = cache, *self._unprepared, self._rope_shot, noise
-        else:
-            part, program = "clean pass and denoise", programs.denoise_next
-            ((_, finished),) = self._unwritten
-            inputs = cache, self._chunks, self._rope_shot, finished, noise
-        latents, self._cache = self._run(part, program, *self._dit, *inputs, **how)
-        self._unprepared, self._unwritten = None, []
-        return latents
+    def _shown(
+        self, plan: ShotPlan, number: int, state: ShotState, chunk: DecodedChunk
+    ) -> FilmedChunk:
+        self._state = state
+        self._store(plan, number, chunk)
+        return FilmedChunk(plan=plan, chunk=number, latents=chunk.latents, parts=chunk.parts)
 
-    def _commit(self) -> ShotCache:
-        """The cache with all that it should hold; only what is filmed next needs it."""
-        cache, self._cache = self._cache, None
-        if cache is None:
-            raise ValueError("There is no shot that could be continued; begin with a cut.")
-        if self._unprepared:
-            inputs = *self._dit, cache, *self._unprepared
-            cache = self._run("context pass", programs.prepare, *inputs, **self._how)
-            self._unprepared = None
-        for chunk, latents in self._unwritten:
-            inputs = *self._dit, cache, chunk, self._rope_shot, latents
-            cache = self._run("clean pass", programs.commit, *inputs, **self._how)
-        self._cache, self._unwritten = cache, []
-        return cache
-
-    def _show(self, plan: ShotPlan, chunk: int, latents: Latents) -> FilmedChunk:
-        self._chunks += 1
-        pixels = self._decode(latents)
-        self._memory.watch(plan, chunk, latents, pixels)
-        frames = self._run("to video", programs.to_video, pixels)[0]
-        return FilmedChunk(plan=plan, chunk=chunk, latents=latents, frames=frames)
-
-    def _decode(self, latents: Latents) -> Pixels:
-        """One latent frame at a time: the first of a cut has a program of its own."""
-        networks, parts = self.networks, []
-        for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
-            arguments = networks.vae, networks.config.vae, networks.decode_dtype, frame
-            if self._decoder is None:
-                pixels, self._decoder = self._run("decode", programs.decode_first, *arguments)
-            else:
-                cache, self._decoder = self._decoder, None
-                pixels, self._decoder = self._run("decode", programs.decode_next, *arguments, cache)
-            parts.append(pixels)
-        return jnp.concatenate(parts, axis=1)
-
-    def _context(self, plan: ShotPlan) -> Context:
-        own = plan.captions[plan.caption_index]
-        if not plan.context:
-            shape = (1, self._budget, *self.grid, self.networks.config.dit.latent_channels)
-            return Context(
-                latents=jnp.zeros(shape),
-                shots=jnp.zeros((1, self._budget), jnp.int32),
-                text=_stack_captions([self._text_keys(own)] * self._budget),
-            )
-        captions = [plan.captions[ref.shot] for ref in plan.context]
-        context = Context(
-            latents=jnp.concatenate([self._memory.latent(ref) for ref in plan.context], axis=1),
-            shots=jnp.asarray([[ref.shot for ref in plan.context]], jnp.int32),
-            text=_stack_captions([self._text_keys(caption) for caption in captions]),
-        )
-        in_use = {own, *captions}
-        self._text = {c: keys for c, keys in self._text.items() if c in in_use}
-        return context
-
-    def _text_keys(self, caption: str) -> TextKeys:
-        if caption not in self._text:
-            text = self._run("text", self.networks.encode_text, [caption])[None]
-            inputs = *self._dit, text
-            keys = self._run("caption keys", programs.encode_captions, *inputs, **self._how)
-            self._text[caption] = keys
-        return self._text[caption]
-
-    def _blank_cache(self, text: TextKeys) -> ShotCache:
-        """The cache of the shot before, to be written over, or a first one."""
-        cache, self._cache = self._cache, None
-        if cache is not None:
-            return cache
-        networks = self.networks
-        return programs.init_cache(
-            networks.config.dit,
-            networks.config.rollout.window,
-            text,
-            networks.config.frame_tokens(self.size),
-            networks.compute.dtype,
-            networks.mesh,
-            networks.approximate,
-        )
-
-    def _seeded_noise(self, plan: ShotPlan, chunk: int, *, take: int) -> Array:
-        rollout = self.networks.config.rollout
-        channels = self.networks.config.dit.latent_channels
-        shape = (1, rollout.window.chunk, *self.grid, channels)
-        return chunk_noise(
-            plan.seed, plan.index, take, chunk, steps=len(rollout.steps), shape=shape
-        )
-
-    @property
-    def _dit(self) -> tuple[Params, DiTConfig]:
-        return self.networks.dit, self.networks.config.dit
-
-    @property
-    def _how(self) -> dict[str, Compute]:
-        return {"compute": self.networks.compute}
-
-    @property
-    def _budget(self) -> int:
-        return self.networks.config.rollout.window.context
+    def _store(self, plan: ShotPlan, number: int, chunk: DecodedChunk) -> None:
+        """Put aside those frames of a chunk that later takes may name."""
+        networks = self.engine.networks
+        made = number * networks.config.rollout.window.chunk
+        stride = networks.config.vae.temporal_stride
+        first = count_video_frames(made, plan.transition, stride) if made else 0
+        for place, pixels in enumerate(chunk.pixels):
+            for offset in range(pixels.shape[1]):
+                frame = TakeFrame(shot_id=plan.shot_id, take=plan.take, frame=first + offset)
+                if self._wanted is None or frame in self._wanted:
+                    # Approximate: the latent frame that shows it, as it was filmed.
+                    latent = chunk.latents[:, place : place + 1]
+                    as_filmed = "latent-context" in networks.approximate
+                    self.store.put(frame, pixels[0, offset], latent if as_filmed else None)
+            first += pixels.shape[1]
 
 
 def stream_story(
@@ -265,12 +178,16 @@ def stream_story(
 ) -> Iterator[FilmedChunk]:
     """Film a story: chunks in order, each with its frames, the first long before a shot is done.
 
+    Memory does not grow with the story: frames that no later shot names are dropped.
+
     Raises:
       ValueError: a size that does not divide into patches, or a shot longer than positions reach.
     """
-    camera = Camera(networks, story.defaults.size)
-    for index in range(len(story.shots)):
-        yield from camera.film(plan_for(networks, story, index), noise=noise)
+    plans = plan_story(networks, story)
+    camera = Camera(networks, story.defaults.size, wanted=context_sources(plans))
+    for plan in plans:
+        yield from camera.film(plan, noise=noise)
+        camera.store.keep(context_sources(plans[plan.index + 1 :]))
 
 
 def one_ahead(pieces: Iterator[FilmedChunk]) -> Iterator[FilmedChunk]:
@@ -280,6 +197,15 @@ def one_ahead(pieces: Iterator[FilmedChunk]) -> Iterator[FilmedChunk]:
         following = next(pieces, None)
         yield waiting
         waiting = following
+
+
+def plan_story(
+    networks: Networks, story: Story, *, policy: ContextPolicy = "anchor"
+) -> tuple[ShotPlan, ...]:
+    """Plans of all shots of a story."""
+    return tuple(
+        plan_for(networks, story, index, policy=policy) for index in range(len(story.shots))
+    )
 
 
 def plan_for(
@@ -297,5 +223,11 @@ def plan_for(
     )
 
 
-def _stack_captions(captions: Sequence[TextKeys]) -> TextKeys:
-    return jax.tree.map(lambda *keys: jnp.concatenate(keys, axis=2), *captions)
+def context_sources(plans: Sequence[ShotPlan]) -> frozenset[TakeFrame]:
+    """All video frames that some plans name as context."""
+    return frozenset(frame.source for plan in plans for frame in plan.context)
+
+
+def joined(parts: Sequence[PartFrames]) -> HostFrames:
+    """Video frames of a chunk in host memory; waits for them."""
+    return np.concatenate([np.asarray(part) for part in parts])

@@ -11,7 +11,6 @@ from shotstream_jax.story.context import (
     context_candidates,
     context_counts,
     context_frames,
-    frames_to_keep,
     spread_frames,
 )
 from shotstream_jax.story.files import (
@@ -22,11 +21,16 @@ from shotstream_jax.story.files import (
     read_story,
 )
 from shotstream_jax.story.plan import (
+    ContextFrame,
+    Positions,
     ShotPlan,
+    TakeFrame,
+    TakeRef,
     camera_start,
     count_video_frames,
     plan_shot,
     shot_lengths,
+    slot_captions,
 )
 from shotstream_jax.story.problems import FieldPath, Places, Problem, StoryError, field_name
 from shotstream_jax.story.schema import story_schema
@@ -44,17 +48,21 @@ __all__ = [
     "FORMAT_VERSION",
     "STORY_SUFFIXES",
     "ContextCaptions",
+    "ContextFrame",
     "ContextPolicy",
     "Defaults",
     "FieldPath",
     "FrameRef",
     "Places",
+    "Positions",
     "Problem",
     "Shot",
     "ShotPlan",
     "Story",
     "StoryError",
     "StoryFile",
+    "TakeFrame",
+    "TakeRef",
     "Transition",
     "camera_start",
     "context_candidates",
@@ -63,12 +71,12 @@ __all__ = [
     "count_video_frames",
     "dump_story",
     "field_name",
-    "frames_to_keep",
     "full_captions",
     "load_story",
     "plan_shot",
     "read_story",
     "shot_lengths",
+    "slot_captions",
     "spread_frames",
     "story_schema",
 ]

@@ -117,28 +117,6 @@ def context_candidates(
     return tuple(sorted({f for count in counts for f in spread_frames(0, length - 1, count)}))
 
 
-def frames_to_keep(
-    shot_lengths: Sequence[int],
-    budget: int = CONTEXT_BUDGET,
-    policy: ContextPolicy = "anchor",
-) -> tuple[FrameRef, ...]:
-    """Every frame that a cut after these shots, now or later, may ask for.
-
-    However long the story, there are at most `budget` shots among them, so memory stays flat. A
-    shot that continues asks for the context of its cut again: keep that as long as its camera runs.
-
-    Raises:
-      ValueError: a shot without frames, or a budget below 1.
-    """
-    _refuse_empty(shot_lengths, budget)
-    finished = len(shot_lengths)
-    return tuple(
-        FrameRef(shot, frame)
-        for shot in _remembered_shots(finished, budget, policy)
-        for frame in context_candidates(shot_lengths[shot], finished, budget)
-    )
-
-
 def _frames_of(length: int, count: int, policy: ContextPolicy) -> tuple[int, ...]:
     match policy:
         case "first":

@@ -1,17 +1,18 @@
 """From a story to what the rollout needs to film one shot of it.
 
-Two integers that the reference ties are kept apart: `rope_shot` is the shot that positions name
-(the first shot carries 1, as the released weights were trained), `caption_index` is the caption
-that the shot is made of.
+Two integers that the reference ties are kept apart: `rope_shot` is the shot number that positions
+carry (the first shot carries 1, as the released weights were trained), and captions are named one
+by one: each context frame's own, and the shot's.
 """
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
+from typing import Literal
 
 from shotstream_jax.story.context import (
     CONTEXT_BUDGET,
     ContextPolicy,
-    FrameRef,
     context_frames,
 )
 from shotstream_jax.story.story import Story, Transition, full_captions
@@ -22,31 +23,84 @@ CHUNK_FRAMES = 3
 TEMPORAL_STRIDE = 4
 """Video frames per latent frame of the Wan VAE."""
 
+Positions = Literal["running", "rebased", "turned"]
+"""Frame numbers of chunks beyond the length that was trained.
+
+"running" counts on. The others stay within the trained numbers: "rebased" commits the chunks before
+again at the first numbers, "turned" turns the keys that the cache holds back by one chunk. Both
+film every later chunk as the last trained one.
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, order=True)
+class TakeFrame:
+    """A video frame of a take.
+
+    Attributes:
+      shot_id: name of the shot.
+      take: which of its takes.
+      frame: video frame, counted from the first of that shot.
+    """
+
+    shot_id: str
+    take: int
+    frame: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TakeRef:
+    """A take of a shot."""
+
+    shot_id: str
+    take: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ContextFrame:
+    """What stands in one context slot.
+
+    Attributes:
+      source: the frame.
+      caption: full caption that the slot's tokens read.
+      rope_shot: shot number that its positions carry.
+    """
+
+    source: TakeFrame
+    caption: str
+    rope_shot: int
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShotPlan:
-    """Everything that decides what a shot will look like, but for the weights.
+    """Everything that decides what a take of a shot will look like, but for the weights.
 
     Attributes:
       index: the shot's place in the story.
-      captions: full captions of the shots up to this one; `FrameRef.shot` names the caption of a
-        context frame.
-      caption_index: the caption of the generated frames.
+      shot_id: its lasting name.
+      take: which rendering of the shot.
+      caption: full caption of the generated frames.
       chunks: chunks of latent frames to make.
-      seed: where the shot's randomness starts.
-      transition: whether the camera is a new one.
-      context: frames of earlier shots that the camera sees; none is a context of zeros.
-      rope_shot: the shot that the positions of generated frames name.
+      seed: of the shot's PRNG key.
+      noise_shot: number of the shot that is folded into that key.
+      transition: a cut, or more chunks after those of the shot before.
+      continues: the take that goes on, if this is no cut.
+      context: one frame for every context slot; none is a context of zeros.
+      rope_shot: shot number that the positions of generated frames carry.
+      positions: frame numbers beyond the trained length.
     """
 
     index: int
-    captions: tuple[str, ...]
-    caption_index: int
+    shot_id: str
+    take: int = 0
+    caption: str
     chunks: int
     seed: int
+    noise_shot: int
     transition: Transition
-    context: tuple[FrameRef, ...]
+    continues: TakeRef | None = None
+    context: tuple[ContextFrame, ...]
     rope_shot: int
+    positions: Positions = "running"
 
 
 def count_video_frames(
@@ -122,14 +176,49 @@ def plan_shot(
             f"Shot {index} needs the lengths of {cut} earlier shots, got {len(filmed)}; "
             "film those first."
         )
-    shot = story.shots[index]
+    shot, captions = story.shots[index], full_captions(story)
     return ShotPlan(
         index=index,
-        captions=full_captions(story)[: index + 1],
-        caption_index=index,
+        shot_id=story.shot_id(index),
+        take=shot.take or 0,
+        caption=captions[index],
         chunks=shot.chunks or story.defaults.chunks,
         seed=story.defaults.seed if shot.seed is None else shot.seed,
+        noise_shot=noise_number(story, index),
         transition=shot.transition,
-        context=context_frames(filmed[:cut], budget, policy),
+        continues=_take_of(story, index - 1) if shot.transition == "continue" else None,
+        context=tuple(
+            ContextFrame(
+                source=TakeFrame(
+                    shot_id=story.shot_id(ref.shot),
+                    take=story.shots[ref.shot].take or 0,
+                    frame=ref.frame,
+                ),
+                caption=captions[ref.shot],
+                rope_shot=ref.shot,
+            )
+            for ref in context_frames(filmed[:cut], budget, policy)
+        ),
+        # The released weights saw a first shot as number 1, the same as a second one.
         rope_shot=max(1, cut),
+        positions="running" if story.version == 1 else "turned",
     )
+
+
+def _take_of(story: Story, index: int) -> TakeRef:
+    return TakeRef(shot_id=story.shot_id(index), take=story.shots[index].take or 0)
+
+
+def noise_number(story: Story, index: int) -> int:
+    """The number of a shot that is folded into the PRNG key of its noise.
+
+    In format 1 that is the shot's place. Since format 2 it is a checksum of the shot's id, so that
+    a shot keeps its noise when others are inserted or moved.
+    """
+    return index if story.version == 1 else zlib.crc32(story.shot_id(index).encode())
+
+
+def slot_captions(plan: ShotPlan, budget: int) -> tuple[str, ...]:
+    """The caption that each context slot reads, then the shot's own (read by empty slots too)."""
+    slots = [frame.caption for frame in plan.context] or [plan.caption] * budget
+    return (*slots, plan.caption)

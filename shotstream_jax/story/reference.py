@@ -16,7 +16,6 @@ from typing import Any
 
 from shotstream_jax.story.document import Document, fail, read_document, read_text
 from shotstream_jax.story.problems import FieldPath, Places, quote
-from shotstream_jax.story.story import FORMAT_VERSION
 
 _COLUMNS = ("json_path", "frame_number")
 
@@ -86,7 +85,8 @@ def reference_story(captions: Document, title: str, shots: int | None = None) ->
         texts.append(captions.value[name])
         lines["shots", index] = captions.places.of((name,))
     story = {
-        "version": FORMAT_VERSION,
+        # Its shots have no ids: their places are what names them, as in format 1.
+        "version": 1,
         "title": title,
         "global": captions.value["global_caption"],
         "shots": [{"caption": text} for text in texts],

@@ -78,7 +78,8 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _missing(name: str, schema: dict[str, Any]) -> str:
-    value = f" {schema['const']}" if "const" in schema else ""
+    # Of several versions the newest is what a new file should say.
+    value = f" {schema['enum'][-1]}" if name == "version" else ""
     return f"missing; add {name}:{value} ({schema['description']})"
 
 
@@ -103,7 +104,8 @@ def _not_the_one(value: Any, only: Any, schema: dict[str, Any]) -> str:
     return f"{quote(value)} where only {only} will do ({schema['description']}); write {only}"
 
 
-def _not_a_choice(value: Any, choices: list[str], schema: dict[str, Any]) -> str:
+def _not_a_choice(value: Any, choices: list[Any], schema: dict[str, Any]) -> str:
+    choices = [str(choice) for choice in choices]
     nearest = difflib.get_close_matches(str(value), choices, n=1)
     return f"{quote(value)} is not known; write {' or '.join(nearest or choices)}"
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from shotstream_jax.story.problems import Problem, StoryError
 from shotstream_jax.story.schema import schema_problems
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Newest story format; format 1 is read, and filmed, as it always was (see `noise_number`)."""
 
 Transition = Literal["cut", "continue"]
 """A new camera, or more film from the camera of the shot before."""
@@ -49,6 +50,7 @@ class Shot:
       chunks: length in chunks of latent frames.
       transition: whether the camera is a new one.
       id: a name, unlike that of any other shot; `s1`, `s2`, ... by position if none is given.
+      take: which rendering of the shot, another for every number; 0 if none is given.
     """
 
     caption: str
@@ -56,6 +58,7 @@ class Shot:
     chunks: int | None = None
     transition: Transition = "cut"
     id: str | None = None
+    take: int | None = None
 
     def __post_init__(self) -> None:
         """Raises: StoryError: a value the story schema does not allow."""
@@ -104,6 +107,10 @@ class Story:
                 "shots": tuple(Shot(**_whole_numbers(shot)) for shot in document["shots"]),
             }
         )
+
+    def shot_id(self, index: int) -> str:
+        """The lasting name of a shot."""
+        return _name(self.shots[index], index)
 
     def document(self) -> dict[str, Any]:
         """The plain values of a story file; `from_document` undoes it."""

@@ -103,7 +103,14 @@ def shot_caption(spec: StorySpec, shot: int) -> str:
 def to_story(spec: StorySpec, title: str, defaults: Defaults) -> Story:
     """The film as a story to be filmed: its captions and nothing else of the spec."""
     shots = tuple(Shot(caption=shot_caption(spec, k)) for k in range(len(spec.shots)))
-    return Story(title=title, global_caption=global_caption(spec), shots=shots, defaults=defaults)
+    # Format 1, in which the noise of every published score was drawn.
+    return Story(
+        title=title,
+        global_caption=global_caption(spec),
+        shots=shots,
+        defaults=defaults,
+        version=1,
+    )
 
 
 def prompts(spec: StorySpec) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from shotstream_jax.directing import reel
+from shotstream_jax.cli.main import main
+from shotstream_jax.directing import film_folder, take_writer
 from shotstream_jax.directing.video import read_video
 from shotstream_jax.presets import TINY
 from shotstream_jax.rollout.stream import Camera
@@ -148,14 +150,14 @@ def test_a_real_interrupt_stops_a_real_process(story, tmp_path):
 
 
 def test_disk_full_while_writing_a_shot_loses_nothing(run, story, tmp_path, monkeypatch):
-    folder, real = tmp_path / "film", reel.np.savez
+    folder, real = tmp_path / "film", take_writer.np.savez
 
     def full_at_second(file, **arrays):
         if "shot_02" in file.name:
             raise OSError(28, "No space left on device")
         real(file, **arrays)
 
-    monkeypatch.setattr(reel.np, "savez", full_at_second)
+    monkeypatch.setattr(take_writer.np, "savez", full_at_second)
     status, _, err = run("generate", story, "-o", folder)
     assert status == 2
     assert "No space left on device" in err.splitlines()[-1]
@@ -246,7 +248,7 @@ def test_folder_that_cannot_be_written_is_refused(refused, story, tmp_path, monk
     def denied(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(reel.pathlib.Path, "touch", denied)
+    monkeypatch.setattr(film_folder.pathlib.Path, "touch", denied)
     line = refused("generate", story, "-o", tmp_path / "film")
     assert "Permission denied" in line
     assert "film" in line
@@ -257,7 +259,7 @@ def test_resuming_another_story_is_refused(refused, run, story, tmp_path):
     run("generate", story, "-o", folder)
     other = edited(story, shots=[{"caption": "wide shot, it spins."}, {"caption": "b"}])
     line = refused("generate", other, "-o", folder, "--resume")
-    assert "captions" in line
+    assert "caption" in line
     assert "shot_01" in line
 
 
@@ -267,3 +269,141 @@ def test_resuming_from_damaged_latents_is_refused(refused, run, story, tmp_path)
     (folder / "shot_02.json").unlink()
     (folder / "shot_01.npz").write_bytes(b"PK\x03\x04 cut short")
     assert "shot_01.npz is damaged" in refused("generate", story, "-o", folder, "--resume")
+
+
+THREE = """
+version: 2
+title: Three
+defaults: {seed: 3, size: [48, 80], fps: 8, chunks: 1}
+shots:
+  - {id: one, caption: "wide shot, it walks right in the meadow."}
+  - {id: two, caption: "close shot, it waits in the desert."}
+  - {id: three, caption: "medium shot, it walks left in the city."}
+"""
+
+
+@pytest.fixture(scope="module")
+def three_shots(tmp_path_factory):
+    """A finished film of three shots, and its story; copy the folder before changing it."""
+    root = tmp_path_factory.mktemp("three")
+    (root / "three.yaml").write_text(THREE)
+    assert main(["generate", str(root / "three.yaml"), "-o", str(root / "film")]) == 0
+    return root / "three.yaml", root / "film"
+
+
+def copied(three_shots, tmp_path):
+    story, film = three_shots
+    shutil.copytree(film, tmp_path / "film")
+    return story, tmp_path / "film"
+
+
+def latents(folder, shot):
+    with np.load(folder / f"shot_{shot:02d}.npz") as stored:
+        return stored["latents"]
+
+
+def same_latents(one, other):
+    return [np.array_equal(latents(one, k), latents(other, k)) for k in (1, 2, 3)]
+
+
+def manifest_of(folder):
+    return json.loads((folder / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("options", [(), ("--seed", 9)])
+def test_only_films_one_shot_again_and_keeps_the_rest(three_shots, run, tmp_path, options):
+    story, folder = copied(three_shots, tmp_path)
+    kept = (folder / "shot_03.mp4").read_bytes()
+    status, _, said = run("generate", story, "-o", folder, "--resume", "--only", 2, *options)
+    assert status == 0
+    assert "shot 3" in said
+    assert "--from 3" in said
+    assert same_latents(folder, three_shots[1]) == [True, False, True]
+    assert (folder / "shot_03.mp4").read_bytes() == kept
+    old = sorted(path.name for path in (folder / "takes").iterdir())
+    assert old == [f"shot_02_take_0.{suffix}" for suffix in ("json", "mp4", "npz")]
+    assert manifest_of(folder)["takes"] == [0, 1, 0]
+    assert manifest_of(folder)["seeds"] == [3, 9 if options else 3, 3]
+    assert manifest_of(folder)["stale"] == ["three"]
+    # Said by the folder's story, so that the next command films nothing anew.
+    status, _, said = run("generate", story, "-o", folder, "--resume")
+    assert status == 0
+    assert "Shot 2 is take 1" in said
+    assert manifest_of(folder)["stale"] == ["three"]
+
+
+def test_from_films_on_with_the_new_history(three_shots, run, tmp_path):
+    story, folder = copied(three_shots, tmp_path)
+    assert run("generate", story, "-o", folder, "--resume", "--from", 2, "--seed", 9)[0] == 0
+    assert same_latents(folder, three_shots[1]) == [True, False, False]
+    assert manifest_of(folder)["stale"] == []
+    assert manifest_of(folder)["takes"] == [0, 1, 1]
+    # The folder's story films the same film again.
+    again = tmp_path / "again"
+    assert run("generate", folder / "story.yaml", "-o", again)[0] == 0
+    assert same_latents(folder, again) == [True, True, True]
+    np.testing.assert_array_equal(read_video(folder / "film.mp4"), read_video(again / "film.mp4"))
+
+
+def test_only_then_from_the_next_is_from(three_shots, run, tmp_path):
+    story, folder = copied(three_shots, tmp_path)
+    run("generate", story, "-o", folder, "--resume", "--only", 2)
+    assert run("generate", story, "-o", folder, "--resume", "--from", 3)[0] == 0
+    _, other = copied(three_shots, tmp_path / "other")
+    run("generate", story, "-o", other, "--resume", "--from", 2)
+    assert same_latents(folder, other) == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--only", 2), "add --resume"),
+        (("--resume", "--only", 4), "Shot 4 of a story of 3"),
+        (("--resume", "--only", 0), "Shot 0 of a story of 3"),
+        (("--resume", "--only", 2, "--from", 3), "give one of them"),
+        (("--resume", "--seed", 3), "--only"),
+    ],
+)
+def test_what_cannot_be_filmed_again_is_refused(three_shots, refused, tmp_path, options, said):
+    story, folder = copied(three_shots, tmp_path)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert said in refused("generate", story, "-o", folder, *options)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_shot_behind_a_missing_one_is_not_filmed_again(three_shots, refused, tmp_path):
+    story, folder = copied(three_shots, tmp_path)
+    (folder / "shot_01.json").unlink()
+    said = refused("generate", story, "-o", folder, "--resume", "--only", 2)
+    assert "Shot 1" in said
+    assert "--resume first" in said
+
+
+def test_whole_shots_are_the_same_film(three_shots, run, tmp_path):
+    story, folder = three_shots
+    assert run("generate", story, "-o", tmp_path / "whole", "--whole-shots")[0] == 0
+    assert same_latents(folder, tmp_path / "whole") == [True, True, True]
+
+
+def test_a_film_begun_by_release_0_1_is_gone_on_with(run, tmp_path):
+    """Plans on disk named captions by place until 0.1; the film is the same."""
+    story, folder = tmp_path / "story.yaml", tmp_path / "film"
+    story.write_text(THREE.replace("version: 2", "version: 1"))
+    assert run("generate", story, "-o", folder)[0] == 0
+    film = read_video(folder / "film.mp4")
+    captions: list[str] = []
+    for number in (1, 2, 3):
+        path = folder / f"shot_{number:02d}.json"
+        plan = json.loads(path.read_text())
+        captions.append(plan["caption"])
+        names = ("index", "chunks", "seed", "transition", "rope_shot")
+        old = {name: plan[name] for name in names}
+        old |= {"captions": list(captions), "caption_index": number - 1}
+        old["context"] = [
+            {"shot": frame["rope_shot"], "frame": frame["source"]["frame"]}
+            for frame in plan["context"]
+        ]
+        path.write_text(json.dumps(old))
+    (folder / "shot_03.json").unlink()
+    assert run("generate", story, "-o", folder, "--resume")[0] == 0
+    np.testing.assert_array_equal(read_video(folder / "film.mp4"), film)

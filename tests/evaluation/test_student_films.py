@@ -44,6 +44,7 @@ def test_without_context_a_shot_does_not_know_what_came_before(networks, shoot, 
 def test_what_cannot_be_filmed_is_refused_before_any_work(networks, shoot):
     with pytest.raises(ValueError, match="not whole chunks"):
         student_films(networks, dataclasses.replace(shoot, video_frames=6))
-    coarse = dataclasses.replace(networks.config.dit, patch=(4, 4))
+    config = networks.config
+    coarse = dataclasses.replace(config, dit=dataclasses.replace(config.dit, patch=(4, 4)))
     with pytest.raises(ValueError, match="width of 48 pixels is not a multiple of 32"):
-        student_films(dataclasses.replace(networks, dit_config=coarse), shoot)
+        student_films(dataclasses.replace(networks, config=coarse), shoot)

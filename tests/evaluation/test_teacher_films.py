@@ -12,7 +12,7 @@ from shotstream_jax.evaluation.films import Script
 from shotstream_jax.evaluation.teacher_films import teacher_films
 from shotstream_jax.models import vae
 from shotstream_jax.models.dit import encode_captions
-from shotstream_jax.rollout.noise import chunk_noise
+from shotstream_jax.rollout.chunk import chunk_noise
 from shotstream_jax.rollout.programs import to_video
 from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
 from shotstream_jax.storyworld.captions import prompts

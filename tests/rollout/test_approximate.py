@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.models.quantise import Quantised
+from shotstream_jax.rollout.engine import Engine
 from shotstream_jax.rollout.networks import approximated
 from shotstream_jax.rollout.stream import Camera, plan_for
 from shotstream_jax.story import Defaults, Shot, Story
@@ -28,7 +29,9 @@ def film(networks, story):
 @pytest.fixture(scope="module")
 def short_story():
     shots = (Shot(caption="a"), Shot(caption="b", chunks=1))
-    return Story(title="t", shots=shots, defaults=Defaults(size=(32, 48), seed=5, chunks=2))
+    return Story(
+        title="t", shots=shots, defaults=Defaults(size=(32, 48), seed=5, chunks=2), version=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +72,18 @@ def test_latent_context_encodes_nothing_and_keeps_the_frame_that_was_asked_for(
     latents, camera, parts = film(approximated(networks, ["latent-context"]), short_story)
     assert "context encode" not in parts
     # Two chunks of two latent frames: the first shows 1 video frame, the others 4 each.
-    for ref, latent in camera._memory._latents.items():
-        place = 0 if ref.frame == 0 else 1 + (ref.frame - 1) // 4
-        np.testing.assert_array_equal(latent[:, 0], latents[ref.shot][:, place])
-    assert camera._memory._latents
+    for frame in plan_for(networks, short_story, 1).context:
+        place = 0 if frame.source.frame == 0 else 1 + (frame.source.frame - 1) // 4
+        latent = camera.store.latent(frame.source)
+        np.testing.assert_array_equal(latent[:, 0], latents[0][:, place])
 
 
 def test_8_bits_are_where_they_should_be(networks, short_story):
     both = approximated(networks, ["int8-weights", "int8-cache", "int8-cache"])
     assert both.approximate == ("int8-cache", "int8-weights")
-    _, camera, _ = film(both, short_story)
-    assert isinstance(camera._cache.kv.key, Quantised)
+    engine = Engine(both, short_story.defaults.size)
+    state = engine.cut(plan_for(both, short_story, 0), [])
+    assert isinstance(state.cache.kv.key, Quantised)
     assert isinstance(both.dit["blocks"]["ffn"]["up"]["kernel"], Quantised)
 
 

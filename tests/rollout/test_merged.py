@@ -20,6 +20,7 @@ STORY = Story(
         Shot(caption="d", chunks=2),
     ),
     defaults=Defaults(size=(32, 48), seed=5, chunks=3),
+    version=1,
 )
 
 
@@ -36,7 +37,7 @@ def film(networks, remembered=None):
     for index in range(len(STORY.shots)):
         plan = plan_for(networks, STORY, index)
         if index == 0 and remembered is not None:
-            for _ in camera.remember(plan, remembered):
+            for _ in camera.replay(plan, remembered):
                 pass
             shots.append(remembered)
             continue

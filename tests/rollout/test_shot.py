@@ -1,45 +1,35 @@
-import dataclasses
-import functools
+"""A shot in one program is, byte for byte, the shot filmed chunk by chunk."""
 
-import jax
-import jax.numpy as jnp
+import dataclasses
+
 import numpy as np
 import pytest
 
-from shotstream_jax.models.cache import init_cache
-from shotstream_jax.models.dit import encode_captions
-from shotstream_jax.rollout.chunk import Context, prepare_shot
-from shotstream_jax.rollout.shot import rollout_shot
-from shotstream_jax.rollout.stream import Camera, plan_for
-
-encode = jax.jit(encode_captions, static_argnames=("config", "compute"))
-prepare = jax.jit(prepare_shot, static_argnames=("config", "compute"))
-film = jax.jit(rollout_shot, static_argnames=("config", "compute", "rollout"))
-
-
-def scanned(networks, plan, noise):
-    """The first shot of a story, all chunks in one program."""
-    sizes = networks.dit, networks.config.dit
-    text = encode(*sizes, networks.encode_text(plan.captions)[None])
-    window = networks.config.rollout.window
-    cache = init_cache(networks.config.dit, window, text, networks.config.frame_tokens((32, 48)))
-    context = Context(
-        latents=jnp.zeros((1, window.context, *noise.shape[4:])),
-        shots=jnp.zeros((1, window.context), jnp.int32),
-        text=jax.tree.map(lambda x: jnp.repeat(x, window.context, axis=2), text),
-    )
-    ready = prepare(*sizes, cache, context, text)
-    return film(*sizes, ready, plan.rope_shot, noise, rollout=networks.config.rollout)
+from shotstream_jax.rollout.stream import Camera, plan_story
+from tests.small_model import Parts
 
 
 # Seven chunks are more than the local window holds: the cache rolls.
 @pytest.mark.parametrize("chunks", [1, 3, 7])
-def test_scanned_shot_equals_streamed_shot_byte_for_byte(networks, story, chunks):
-    shot = dataclasses.replace(story.shots[0], chunks=chunks)
-    story = dataclasses.replace(story, shots=(shot,))
-    camera = Camera(networks, story.defaults.size)
-    plan = plan_for(networks, story, 0)
-    draw = functools.partial(camera._seeded_noise, take=0)
-    noise = jnp.stack([draw(plan, chunk) for chunk in range(chunks)])
-    streamed = np.concatenate([piece.latents for piece in camera.film(plan)], axis=1)
-    np.testing.assert_array_equal(scanned(networks, plan, noise), streamed)
+def test_whole_takes_equal_streamed_ones_byte_for_byte(networks, story, chunks):
+    shots = (dataclasses.replace(story.shots[0], chunks=chunks), *story.shots[1:])
+    story = dataclasses.replace(story, shots=shots, version=1)
+    films = []
+    for whole in (False, True):
+        parts = Parts()
+        camera = Camera(networks, story.defaults.size, whole_takes=whole, run=parts)
+        pieces = [p for plan in plan_story(networks, story) for p in camera.film(plan)]
+        films.append(pieces)
+        assert parts.count("denoise whole shot") == (len(story.shots) if whole else 0)
+    for one, other in zip(*films, strict=True):
+        assert (one.plan, one.chunk) == (other.plan, other.chunk)
+        np.testing.assert_array_equal(one.latents, other.latents)
+        np.testing.assert_array_equal(one.frames, other.frames)
+
+
+def test_whole_takes_refuse_positions_that_change_within_one(networks, story):
+    long = dataclasses.replace(story.shots[0], chunks=7)
+    story = dataclasses.replace(story, shots=(long,), version=2)
+    camera = Camera(networks, story.defaults.size, whole_takes=True)
+    with pytest.raises(ValueError, match="chunk by chunk"):
+        list(camera.film(plan_story(networks, story)[0]))

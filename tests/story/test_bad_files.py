@@ -11,8 +11,8 @@ SHOTS = "shots:\n  - caption: One.\n"
 
 FIELDS = [
     # file, line, field, what the message says
-    ("version: 2\ntitle: A\nshoots: []\n", 1, "version", "2 where only 1 will do"),
-    ("title: A film\n" + SHOTS, 1, "version", "missing; add version: 1"),
+    ("version: 3\ntitle: A\nshoots: []\n", 1, "version", "3 is not known; write 1 or 2"),
+    ("title: A film\n" + SHOTS, 1, "version", "missing; add version: 2"),
     (f"{HEAD}shots: []\n", 3, "shots", "0 in the list, 1 or more needed"),
     (f"{HEAD}", 1, "shots", "missing; add shots"),
     (f"{HEAD}shots:\n  - caption: ''\n", 4, "shots[0].caption", "'' has no words"),

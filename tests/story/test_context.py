@@ -13,7 +13,6 @@ from shotstream_jax.story import (
     context_candidates,
     context_counts,
     context_frames,
-    frames_to_keep,
     spread_frames,
 )
 
@@ -142,15 +141,7 @@ class TestCounts:
         assert counts[-1] - counts[0] <= 1
 
 
-class TestWhatToKeep:
-    @settings(deadline=None)
-    @given(films.filter(len), st.lists(st.integers(1, 200), max_size=6), budgets, policies)
-    def test_no_later_cut_asks_for_a_frame_that_was_let_go(self, lengths, later, budget, policy):
-        kept = set(frames_to_keep(lengths, budget, policy))
-        for extra in range(len(later) + 1):
-            asked = context_frames([*lengths, *later[:extra]], budget, policy)
-            assert {ref for ref in asked if ref.shot < len(lengths)} <= kept
-
+class TestCandidates:
     @settings(deadline=None)
     @given(films.filter(len), budgets)
     def test_candidates_cover_every_later_context(self, lengths, budget):
@@ -160,12 +151,6 @@ class TestWhatToKeep:
                 asked_before = context_candidates(lengths[ref.shot], ref.shot + 1, budget)
                 assert ref.frame in asked_at
                 assert set(asked_at) <= set(asked_before)
-
-    @pytest.mark.parametrize("policy", ["anchor", "recent"])
-    def test_memory_is_flat(self, policy):
-        kept = [len(frames_to_keep([SHOT] * shots, BUDGET, policy)) for shots in (10, 50, 500)]
-        assert kept == [BUDGET] * 3
-        assert max(len(frames_to_keep([SHOT] * shots)) for shots in range(1, 20)) <= 2 * BUDGET
 
     def test_candidates_shrink_as_the_story_grows(self):
         assert context_candidates(SHOT, 1) == (0, 16, 32, 40, 48, 64, 80)

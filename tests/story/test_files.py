@@ -36,6 +36,7 @@ GOOD = """
         transition: continue
 """
 MEANT = Story(
+    version=1,
     title="The lighthouse",
     global_caption="[Mara], grey braid, yellow coat.",
     defaults=Defaults(seed=7, chunks=2, size=(64, 96), fps=8),
@@ -62,7 +63,7 @@ later_shots = st.fixed_dictionaries(
 )
 good_documents = st.fixed_dictionaries(
     {
-        "version": st.just(1),
+        "version": st.sampled_from([1, 2]),
         "title": words,
         "shots": st.builds(
             lambda first, later: [first, *later], first_shots, st.lists(later_shots, max_size=3)

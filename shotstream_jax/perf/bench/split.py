@@ -16,7 +16,7 @@ from shotstream_jax.perf.bench.timing import rate
 from shotstream_jax.perf.plan.part_cost import call_flops
 from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.profiling import Part
+from shotstream_jax.rollout.programs import Part
 from shotstream_jax.rollout.stream import Camera, plan_for
 from shotstream_jax.story import Story
 from shotstream_jax.typing import UInt8

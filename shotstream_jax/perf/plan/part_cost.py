@@ -1,6 +1,6 @@
 """What one call of each part of filming costs, and one run of each program, in operations.
 
-Parts are the camera's (`rollout/profiling.py`), programs those of `perf/plan/programs.py`. A part
+Parts are the camera's (`rollout/programs.py`), programs those of `perf/plan/programs.py`. A part
 without matrix products or convolutions to speak of costs nothing here.
 """
 
@@ -13,7 +13,7 @@ from shotstream_jax.perf.plan.cost import (
 )
 from shotstream_jax.perf.plan.estimate import EngineSizes, shot_flops
 from shotstream_jax.perf.plan.programs import FilmSizes
-from shotstream_jax.rollout.profiling import Part
+from shotstream_jax.rollout.programs import Part
 
 
 def call_flops(sizes: FilmSizes, part: Part, chunk: int = 0, *, begins: bool = False) -> int:

@@ -54,7 +54,7 @@ def test_the_split_names_every_part(measured, sizes):
         "denoise": 2 * chunks,
         "clean pass": 2 * (chunks - 1),
         "decode": 2 * frames,
-        "to video": 2 * chunks,
+        "to video": 2 * frames,
         "host copy": 2 * chunks,
         "mp4 encode": 2,
     }

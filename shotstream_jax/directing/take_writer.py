@@ -1,0 +1,56 @@
+"""A take on its way to disk: its video as it comes, then latents, then the plan: it is done."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from shotstream_jax.directing.plans_on_disk import plan_document
+from shotstream_jax.directing.video import Mp4Writer
+from shotstream_jax.files import atomic_file
+from shotstream_jax.rollout.stream import FilmedChunk
+from shotstream_jax.story import ShotPlan
+
+
+class TakeWriter:
+    """Records a take; as a context, its files appear when the block ends well.
+
+    Raises:
+      OSError: no room; files of other takes are untouched.
+    """
+
+    def __init__(
+        self, paths: Mapping[str, pathlib.Path], plan: ShotPlan, *, fps: int, size: tuple[int, int]
+    ):
+        """Open nothing yet; `paths` are those of `mp4`, `npz` and `json`."""
+        self._paths, self._plan = paths, plan
+        self._latents: list[np.ndarray] = []
+        self._video = Mp4Writer(paths["mp4"], fps=fps, size=size)
+
+    def add(self, piece: FilmedChunk) -> int:
+        """Append a chunk, waiting for it to exist; returns its video frames."""
+        frames = piece.frames
+        self._video.write(frames)
+        self._latents.append(np.asarray(piece.latents))
+        return len(frames)
+
+    def __enter__(self) -> "TakeWriter":
+        self._video.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self._video.__exit__(kind, *rest)
+        if kind is not None:
+            return
+        latents = np.concatenate(self._latents, axis=1)
+        # Through a file object: given a path, NumPy adds a suffix of its own.
+        with (
+            atomic_file(self._paths["npz"], needed=latents.nbytes) as path,
+            path.open("wb") as file,
+        ):
+            np.savez(file, latents=latents)
+        # Last: a shot whose plan is there is complete.
+        text = json.dumps(plan_document(self._plan), indent=2, ensure_ascii=False) + "\n"
+        with atomic_file(self._paths["json"]) as path:
+            path.write_text(text, encoding="utf-8")
