@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
-from shotstream_jax.checkpoints.integrity import FILE as CHECKSUMS
+from shotstream_jax.checkpoints.integrity import CHECKSUM_FILE as CHECKSUMS
 from shotstream_jax.checkpoints.manager import (
     TOKENIZER,
     load_network,

@@ -1,4 +1,4 @@
-"""Every layout of weights that is read here, and how a file is told to be in one of them."""
+"""The layouts of weights that are read here, and how a file's layout is recognised."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,9 +9,9 @@ from shotstream_jax.checkpoints.names_text import hf_text_names, text_names
 from shotstream_jax.checkpoints.names_vae import diffusers_vae_names, vae_names
 from shotstream_jax.checkpoints.naming import NameTable
 from shotstream_jax.checkpoints.sizes import (
-    Landmarks,
-    Settings,
     Shapes,
+    SignatureKeys,
+    StoredSettings,
     dit_sizes,
     text_sizes,
     vae_sizes,
@@ -25,23 +25,26 @@ class Format:
     """One layout of one network's weights.
 
     Attributes:
-      name: what a person calls it.
+      name: for messages.
       network: key of `NETWORKS`.
-      landmarks: tensors that give the format and the sizes away; `{}` stands for a number.
-      sizes: reads the sizes off shapes, landmarks and settings.
+      signature_keys: tensors by which the format is recognised and whose shapes give the sizes, by
+        role; `{}` stands for a number.
+      sizes: the config of such a network, from shapes, signature keys and settings.
       names: the table of a file of such sizes.
       copies: tensors that some files hold a second time under another name: {copy: original}.
     """
 
     name: str
     network: str
-    landmarks: Landmarks
-    sizes: Callable[[Shapes, Landmarks, Settings], NetworkConfig]
+    signature_keys: SignatureKeys
+    sizes: Callable[[Shapes, SignatureKeys, StoredSettings], NetworkConfig]
     names: Callable[[Any], NameTable]
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-WAN_DIT = Format(
+# Together the signature keys tell this layout from the others and determine every size; `layer` is
+# a tensor that each block has once, so that counting it counts blocks.
+WAN_DIT_FORMAT = Format(
     "Wan2.1 transformer",
     "dit",
     {
@@ -54,7 +57,7 @@ WAN_DIT = Format(
     dit_sizes,
     dit_names,
 )
-WAN_VAE = Format(
+WAN_VAE_FORMAT = Format(
     "Wan2.1 autoencoder",
     "vae",
     {
@@ -67,7 +70,7 @@ WAN_VAE = Format(
     vae_sizes,
     vae_names,
 )
-WAN_TEXT = Format(
+WAN_TEXT_FORMAT = Format(
     "Wan2.1 text encoder",
     "text",
     {
@@ -118,26 +121,38 @@ _TRANSFORMERS_TEXT = Format(
     },
     text_sizes,
     hf_text_names,
+    # Tied in the model, so that files saved from it may hold the same table twice.
     copies={"encoder.embed_tokens.weight": "shared.weight"},
 )
-FORMATS = (WAN_DIT, WAN_VAE, WAN_TEXT, _DIFFUSERS_DIT, _DIFFUSERS_VAE, _TRANSFORMERS_TEXT)
+# Official ones first: `recognise` takes the first of those that match equally well.
+WEIGHT_FORMATS = (
+    WAN_DIT_FORMAT,
+    WAN_VAE_FORMAT,
+    WAN_TEXT_FORMAT,
+    _DIFFUSERS_DIT,
+    _DIFFUSERS_VAE,
+    _TRANSFORMERS_TEXT,
+)
 
-OFFICIAL = {format_.network: format_ for format_ in (WAN_DIT, WAN_VAE, WAN_TEXT)}
+OFFICIAL_FORMATS = {
+    format_.network: format_ for format_ in (WAN_DIT_FORMAT, WAN_VAE_FORMAT, WAN_TEXT_FORMAT)
+}
 """The format that each network is written back in."""
 
 
 def recognise(tensors: Tensors, where: object) -> Format:
-    """The format whose landmarks the tensors show best; `where` names the file in errors.
+    """The format of which most signature keys are there; `where` names the file in errors.
 
     Raises:
-      ValueError: no landmark of any format is among them.
+      ValueError: no signature key of any format is among them.
     """
 
-    def seen(format_: Format) -> int:
-        return sum(name.format(0) in tensors for name in format_.landmarks.values())
+    # The most keys, not all: a damaged file is then reported by the tensors that it lacks.
+    def matches(format_: Format) -> int:
+        return sum(name.format(0) in tensors for name in format_.signature_keys.values())
 
-    best = max(FORMATS, key=seen)
-    if not seen(best):
+    best = max(WEIGHT_FORMATS, key=matches)
+    if not matches(best):
         raise ValueError(
             f"{where} holds none of the networks known here ({len(tensors)} tensors, the first: "
             f"{', '.join(list(tensors)[:3]) or 'none'}); choose another file or section."

@@ -1,4 +1,8 @@
-"""Whether a folder still holds what was written into it: sizes and checksums of its files."""
+"""Sizes and checksums of a checkpoint's files, written with it and verified before it is read.
+
+CRC-32 finds damage: cut downloads, bad disks, files of another checkpoint. Against tampering no
+checksum would help that lies in the same folder, so a slower, cryptographic one gains nothing.
+"""
 
 import json
 import pathlib
@@ -6,27 +10,30 @@ import zlib
 from collections.abc import Iterator
 from concurrent import futures
 
-FILE = "files.json"
+CHECKSUM_FILE = "files.json"
+# 16 MiB a thread: large enough that reading, not Python, takes the time, and nothing beside a
+# model.
 _PIECE = 1 << 24
 """Bytes that are read at once."""
 
 
-def seal(folder: pathlib.Path) -> None:
+def write_checksums(folder: pathlib.Path) -> None:
     """List every file of a folder with its size and CRC-32 in `files.json`."""
     files = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
+    # zlib releases the interpreter's lock, so threads check files side by side.
     with futures.ThreadPoolExecutor() as pool:
         checksums = list(pool.map(_checksum, files.values()))
     listed = {
         name: {"bytes": path.stat().st_size, "crc32": checksum}
         for (name, path), checksum in zip(files.items(), checksums, strict=True)
     }
-    (folder / FILE).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    (folder / CHECKSUM_FILE).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
 
 
 def verify(folder: pathlib.Path, part: str, checked_bytes: int | None = None) -> None:
-    """Compare the files below `part` of a sealed folder with what was listed.
+    """Compare the files below `part` of a folder with the sizes and checksums that it lists.
 
-    With `checked_bytes`, the content of larger files is not looked at, only their size.
+    With `checked_bytes`, only the size of larger files is compared, not their content.
 
     Raises:
       ValueError: a file is missing, of another size, or of other content.
@@ -34,13 +41,16 @@ def verify(folder: pathlib.Path, part: str, checked_bytes: int | None = None) ->
     listed = _read(folder)
     names = [name for name in listed if name.startswith(f"{part}/")]
     if not names:
-        raise ValueError(f"{folder / FILE} lists no file of {part}; convert or fetch it again.")
+        raise ValueError(
+            f"{folder / CHECKSUM_FILE} lists no file of {part}; convert or fetch it again."
+        )
+    # Sizes first: a missing file is reported before gigabytes are read.
     for name in names:
         _check_size(folder / name, listed[name]["bytes"], part)
-    looked_at = [n for n in names if checked_bytes is None or listed[n]["bytes"] <= checked_bytes]
+    read = [n for n in names if checked_bytes is None or listed[n]["bytes"] <= checked_bytes]
     with futures.ThreadPoolExecutor() as pool:
-        checksums = pool.map(_checksum, [folder / name for name in looked_at])
-        for name, checksum in zip(looked_at, checksums, strict=True):
+        checksums = pool.map(_checksum, [folder / name for name in read])
+        for name, checksum in zip(read, checksums, strict=True):
             if checksum != listed[name]["crc32"]:
                 raise ValueError(
                     f"{folder / name} has checksum {checksum} where {listed[name]['crc32']} was "
@@ -58,7 +68,7 @@ def _check_size(path: pathlib.Path, expected: int, part: str) -> None:
 
 
 def _read(folder: pathlib.Path) -> dict[str, dict[str, int]]:
-    path = folder / FILE
+    path = folder / CHECKSUM_FILE
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))
         return {
@@ -72,6 +82,7 @@ def _read(folder: pathlib.Path) -> dict[str, dict[str, int]]:
 
 
 def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    # Sorted, so that the same folder always gives the same list.
     return (path for path in sorted(folder.rglob("*")) if path.is_file())
 
 

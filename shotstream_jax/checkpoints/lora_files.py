@@ -1,7 +1,7 @@
-"""LoRA factors in peft's layout: merged into base weights on the way, or kept as a tree beside.
+"""LoRA factors in peft's layout: merged into base weights, or kept as a tree beside them.
 
 An adapted kernel is `W + scale * B A` in torch's orientation, [out, in], where `scale` is
-alpha / rank. Files hold no alpha; unless told, it is the rank.
+alpha / rank. Files hold no alpha; unless it is passed in, it is the rank (a scale of 1).
 
 Source: Hu et al. 2021 (LoRA), section 4.1; public ShotStream repository,
 tools/merge_lora_checkpoint.py; peft, LoraLayer.
@@ -13,11 +13,10 @@ from collections.abc import Mapping, Set
 import numpy as np
 from jaxtyping import Float
 
-from shotstream_jax.checkpoints.naming import Layout, NameTable, Slot
+from shotstream_jax.checkpoints.naming import Layout, NameTable, ParamPath, TensorMapping
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
 
-Path = tuple[str, ...]
-
+# What peft puts before the name of every wrapped module.
 _PREFIX = "base_model.model."
 _HALVES = {"a": "lora_A.weight", "b": "lora_B.weight"}
 
@@ -48,6 +47,7 @@ def read_lora(tensors: Tensors, where: object, alpha: float | None = None) -> Lo
     Raises:
       ValueError: there are none, something else is among them, or their ranks differ.
     """
+    # Some versions of peft write the adapter's name, `default`, into the key and others do not.
     factors = {
         name.removeprefix(_PREFIX).replace(".default.weight", ".weight"): tensor
         for name, tensor in tensors.items()
@@ -62,6 +62,7 @@ def read_lora(tensors: Tensors, where: object, alpha: float | None = None) -> Lo
             f"{where} is no LoRA file: of {len(factors)} tensors {len(strays)} are not "
             f"lora_A or lora_B matrices ({', '.join(strays[:3])}); give the file that peft saved."
         )
+    # A is [rank, in] and B is [out, rank].
     ranks = {t.shape[0 if name.endswith(_HALVES["a"]) else 1] for name, t in factors.items()}
     if len(ranks) != 1 or 0 in ranks:
         raise ValueError(f"{where} has LoRA ranks {sorted(ranks)}; one above 0 a file is read.")
@@ -69,47 +70,50 @@ def read_lora(tensors: Tensors, where: object, alpha: float | None = None) -> Lo
     return LoRA(factors, rank, float(rank if alpha is None else alpha))
 
 
-def adapted_kernels(table: NameTable, lora: LoRA) -> set[Path]:
-    """Kernels of the network in `table`, the official one, that any factor belongs to."""
+def adapted_kernels(table: NameTable, lora: LoRA) -> set[ParamPath]:
+    """Kernels of the network in `table`, the official one, that have a factor in any layer."""
+    # Any layer and either half: what is then missing is reported by name, not skipped.
     return {
-        slot.path
-        for name, slot in table.items()
-        if slot.layout is Layout.LINEAR
+        mapping.path
+        for name, mapping in table.items()
+        if mapping.layout is Layout.LINEAR
         and any(_factor(name, half) in lora.tensors for half in _HALVES)
     }
 
 
-def lora_names(table: NameTable, kernels: Set[Path], rank: int) -> dict[str, Slot]:
-    """Slots of a tree of factors: `a` [in, rank] and `b` [rank, out] for each of the kernels.
+def lora_names(table: NameTable, kernels: Set[ParamPath], rank: int) -> dict[str, TensorMapping]:
+    """Mappings of a tree of factors: `a` [in, rank] and `b` [rank, out] for each of the kernels.
 
     `table` is that of the official network; a kernel is adapted in all layers or in none.
     """
     names = {}
-    for name, slot in table.items():
-        if slot.path in kernels:
-            out, into = slot.shape
+    for name, mapping in table.items():
+        if mapping.path in kernels:
+            out, into = mapping.shape
             for half, shape in (("a", (rank, into)), ("b", (out, rank))):
-                path = (*slot.path[:-1], half)
-                names[_factor(name, half)] = Slot(path, Layout.LINEAR, shape, slot.layer)
+                path = (*mapping.path[:-1], half)
+                names[_factor(name, half)] = TensorMapping(
+                    path, Layout.LINEAR, shape, mapping.layer
+                )
     return names
 
 
 def merge_lora(table: NameTable, tensors: Tensors, names: NameTable, lora: LoRA) -> Tensors:
     """Base tensors, of which the adapted ones are merged in float32 when they are read.
 
-    Kernels are matched by their place, so that a base in any layout (`table`) will do. `names` is
-    `lora_names`; the factors must be complete.
+    Kernels are matched by their path in our tree, so a base in any layout (`table`) is accepted.
+    `names` is `lora_names`; the factors must be complete.
 
     Raises:
       ValueError: a factor has no kernel of its size in the base.
     """
-    factors: dict[tuple[Path, int | None], dict[str, Tensor]] = {}
-    for name, slot in names.items():
-        kernel = (*slot.path[:-1], "kernel")
-        factors.setdefault((kernel, slot.layer), {})[slot.path[-1]] = lora.tensors[name]
+    factors: dict[tuple[ParamPath, int | None], dict[str, Tensor]] = {}
+    for name, mapping in names.items():
+        kernel = (*mapping.path[:-1], "kernel")
+        factors.setdefault((kernel, mapping.layer), {})[mapping.path[-1]] = lora.tensors[name]
     merged = dict(tensors)
-    for name, slot in table.items():
-        pair = factors.pop((slot.path, slot.layer), None)
+    for name, mapping in table.items():
+        pair = factors.pop((mapping.path, mapping.layer), None)
         # A base that lacks the tensor itself is refused as partial, which says more.
         if pair is not None and name in tensors:
             merged[name] = _merged(tensors[name], pair, lora.scale)
@@ -129,11 +133,14 @@ def merged_kernel(
     scale: float,
 ) -> Float[np.ndarray, "out into"]:
     """Add the product of two factors to a kernel, in float32, and round once to its dtype."""
+    # Factors may be bfloat16: products are summed over the rank, and to the kernel, before
+    # rounding.
     update = np.asarray(b, np.float32) @ np.asarray(a, np.float32)
     return (np.asarray(kernel, np.float32) + np.float32(scale) * update).astype(kernel.dtype)
 
 
 def _merged(kernel: Tensor, pair: Mapping[str, Tensor], scale: float) -> LazyArray:
+    # Merged when read: memory holds one merged kernel, not a second transformer.
     def read() -> np.ndarray:
         a, b = np.asarray(pair["a"]), np.asarray(pair["b"])
         return merged_kernel(np.asarray(kernel), a, b, scale)

@@ -25,6 +25,7 @@ from jax.typing import DTypeLike
 from orbax.checkpoint import type_handlers
 
 from shotstream_jax.checkpoints import integrity
+from shotstream_jax.checkpoints.naming import ParamPath
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.files import atomic_folder
 from shotstream_jax.model_config import NetworkConfig, network_from_json
@@ -33,24 +34,29 @@ from shotstream_jax.typing import Params, PyTree
 FORMAT, VERSION = "shotstream_jax", 1
 CONFIG, TOKENIZER = "config.json", "tokenizer"
 
+# 64 MiB: a few pieces are in flight at once, far below a leaf of the 14B model (5.7 GB stacked, in
+# bfloat16), and each device of a mesh reads little more than its own share.
 _PIECE_BYTES = 1 << 26
 """Largest piece of a leaf that is compressed, or read for one device, at once."""
 
+# Metadata is some hundred bytes a leaf, and a network has tens of leaves; a piece of values is
+# mostly megabytes.
 _DESCRIPTION_BYTES = 1 << 20
-"""Files up to this size say what a network is; larger ones are values."""
+"""Files up to this size describe a network; larger ones are values."""
 
+# A miniature is then a few files instead of one for every layer of every leaf; for a large network
+# the gathering would cost its size in memory.
 _DATABASE_BYTES = 1 << 26
 """Networks up to this size are stored in one database, which Orbax gathers in memory first; larger
 ones in a file a piece."""
 
-Path = tuple[str, ...]
-Tree = Mapping[str, Any]
+ParamTree = Mapping[str, Any]
 """Parameters on the host or on devices: nested dicts of arrays."""
 
 
 def save_checkpoint(
     folder: pathlib.Path,
-    networks: Mapping[str, Tree],
+    networks: Mapping[str, ParamTree],
     config: Mapping[str, Any],
     tokenizer: pathlib.Path | None = None,
 ) -> None:
@@ -88,16 +94,17 @@ def creating_checkpoint(
             shutil.copyfile(tokenizer, partial / TOKENIZER / "tokenizer.json")
         content = json.dumps({"format": FORMAT, "version": VERSION, **config}, indent=1)
         (partial / CONFIG).write_text(content + "\n", encoding="utf-8")
-        integrity.seal(partial)
+        # Last: the list is of everything else in the folder.
+        integrity.write_checksums(partial)
 
 
-def write_network(partial: pathlib.Path, name: str, params: Tree) -> None:
+def write_network(partial: pathlib.Path, name: str, params: ParamTree) -> None:
     """Write one network's parameters as item `name`."""
     args = ocp.args.PyTreeSave(params, save_args=jax.tree_util.tree_map_with_path(_stored, params))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     with _checkpointer(one_database=size <= _DATABASE_BYTES) as checkpointer:
         checkpointer.save(partial.absolute() / name, args=args)
-    # Orbax notes where it wrote, which is no business of whoever is given the checkpoint.
+    # Drop Orbax's commit marker: it holds an absolute path of the machine that wrote it.
     (partial / name / "commit_success.txt").unlink(missing_ok=True)
 
 
@@ -182,8 +189,8 @@ def network_shapes(folder: pathlib.Path, name: str) -> PyTree[Any]:
     return _open(folder, name, checked_bytes=_DESCRIPTION_BYTES)[1]
 
 
-def stored_leaves(folder: pathlib.Path, name: str) -> dict[Path, LazyArray]:
-    """The parameters of one network by path, each read to the host when asked for.
+def stored_leaves(folder: pathlib.Path, name: str) -> dict[ParamPath, LazyArray]:
+    """The parameters of one network by path, each read to the host when it is needed.
 
     Raises:
       FileNotFoundError: no checkpoint in the folder.
@@ -192,6 +199,7 @@ def stored_leaves(folder: pathlib.Path, name: str) -> dict[Path, LazyArray]:
     item, stored = _open(folder, name)
     leaves, structure = jax.tree_util.tree_flatten_with_path(stored)
 
+    # Orbax restores whole trees; placeholders leave out every leaf but one.
     def read(index: int) -> np.ndarray:
         only = [ocp.PLACEHOLDER] * len(leaves)
         only[index] = leaves[index][1]
@@ -237,6 +245,7 @@ def _described(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _checkpointer(*, one_database: bool = False) -> Iterator[ocp.Checkpointer]:
     arrays = type_handlers.create_type_handler_registry(
+        # Host arrays are memory maps of converted files; a deep copy would bring all of them in.
         (np.ndarray, type_handlers.NumpyHandler(deepcopy_host_arrays=False)),
         (jax.Array, type_handlers.ArrayHandler()),
     )
@@ -256,7 +265,8 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def _stored(path: tuple[Any, ...], leaf: Any) -> ocp.SaveArgs:
-    """How a leaf is cut up: one layer a piece, so that what is cut is contiguous."""
+    """How a leaf is stored: one layer a piece, so that every piece is contiguous."""
     del leaf
+    # Only leaves under `blocks` are stacked over layers.
     layers = (0,) if path[0].key == "blocks" else ()
     return ocp.SaveArgs(shard_axes=layers, chunk_byte_size=_PIECE_BYTES)

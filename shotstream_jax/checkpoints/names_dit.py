@@ -9,12 +9,11 @@ wan/modules/causal_model.py, CausalWanModel; diffusers, WanTransformer3DModel.
 
 from collections.abc import Iterator, Mapping
 
-from shotstream_jax.checkpoints.naming import Layout, Slot
+from shotstream_jax.checkpoints.naming import Layout, ParamPath, TensorMapping
 from shotstream_jax.models.dit_config import DiTConfig
 
-Path = tuple[str, ...]
-
-OFFICIAL: Mapping[Path, str] = {
+# Numbers are positions in torch's Sequential; those left out are activations, without parameters.
+_OFFICIAL: Mapping[ParamPath, str] = {
     ("patch_embedding",): "patch_embedding",
     ("text_in",): "text_embedding.0",
     ("text_out",): "text_embedding.2",
@@ -32,7 +31,7 @@ OFFICIAL: Mapping[Path, str] = {
 }
 """Where the official files keep each of our modules."""
 
-DIFFUSERS: Mapping[Path, str] = {
+_DIFFUSERS: Mapping[ParamPath, str] = {
     ("patch_embedding",): "patch_embedding",
     ("text_in",): "condition_embedder.text_embedder.linear_1",
     ("text_out",): "condition_embedder.text_embedder.linear_2",
@@ -50,38 +49,44 @@ DIFFUSERS: Mapping[Path, str] = {
 }
 """Where diffusers keeps each of our modules."""
 
+# The two name the norm of cross-attention norm3 and norm2, after its position; norms 1 and 2 (1 and
+# 3) have no parameters, since the modulation scales and shifts their outputs.
+
 _OFFICIAL_HEADS = {name: name for name in "qkvo"}
 _DIFFUSERS_HEADS = {"q": "to_q", "k": "to_k", "v": "to_v", "o": "to_out.0"}
 
 
-def dit_names(config: DiTConfig) -> dict[str, Slot]:
-    """Slots of an official file of these sizes."""
-    return _table(config, OFFICIAL, _OFFICIAL_HEADS)
+def dit_names(config: DiTConfig) -> dict[str, TensorMapping]:
+    """Mappings of an official file of these sizes."""
+    return _table(config, _OFFICIAL, _OFFICIAL_HEADS)
 
 
-def diffusers_dit_names(config: DiTConfig) -> dict[str, Slot]:
-    """Slots of a diffusers `transformer` folder of these sizes."""
-    return _table(config, DIFFUSERS, _DIFFUSERS_HEADS)
+def diffusers_dit_names(config: DiTConfig) -> dict[str, TensorMapping]:
+    """Mappings of a diffusers `transformer` folder of these sizes."""
+    return _table(config, _DIFFUSERS, _DIFFUSERS_HEADS)
 
 
 def _table(
-    config: DiTConfig, modules: Mapping[Path, str], heads: Mapping[str, str]
-) -> dict[str, Slot]:
+    config: DiTConfig, modules: Mapping[ParamPath, str], heads: Mapping[str, str]
+) -> dict[str, TensorMapping]:
+    # Not the order of a file, whose tensors are found by name: layers come innermost, so that all
+    # parts of one stacked leaf are adjacent and one leaf at a time is in memory.
     table = {}
     for path, name, layout, shape in _tensors(config, modules, heads):
         for layer in range(config.layers) if path[0] == "blocks" else (None,):
-            table[name.format(layer=layer)] = Slot(path, layout, shape, layer)
+            table[name.format(layer=layer)] = TensorMapping(path, layout, shape, layer)
     return table
 
 
-_Tensor = tuple[Path, str, Layout, tuple[int, ...]]
+_Tensor = tuple[ParamPath, str, Layout, tuple[int, ...]]
 
 
 def _tensors(
-    config: DiTConfig, modules: Mapping[Path, str], heads: Mapping[str, str]
+    config: DiTConfig, modules: Mapping[ParamPath, str], heads: Mapping[str, str]
 ) -> Iterator[_Tensor]:
-    """Path, name, layout and official shape of everything, one block standing for all."""
+    """Path, name, layout and official shape of every tensor, one block standing for all."""
     dim = config.dim
+    # A convolution in the files, a matrix product over flattened patches here.
     patch = (dim, config.latent_channels, 1, *config.patch)
     module = ("patch_embedding",)
     yield (*module, "kernel"), f"{modules[module]}.weight", Layout.PATCH, patch
@@ -97,11 +102,12 @@ def _tensors(
     module = ("blocks", "cross_norm")
     yield (*module, "scale"), f"{modules[module]}.weight", Layout.SAME, (dim,)
     yield (*module, "bias"), f"{modules[module]}.bias", Layout.SAME, (dim,)
+    # Shift, scale and gate for self-attention and for the FFN; shift and scale for the head.
     for table, rows in ((("blocks", "modulation"), 6), (("head_modulation",), 2)):
         yield table, modules[table], Layout.DROP_FIRST, (1, rows, dim)
 
 
-def _linears(config: DiTConfig) -> dict[Path, tuple[int, int]]:
+def _linears(config: DiTConfig) -> dict[ParamPath, tuple[int, int]]:
     """Linear layers outside attention, with their official shapes [out, in]."""
     dim = config.dim
     return {
@@ -116,6 +122,6 @@ def _linears(config: DiTConfig) -> dict[Path, tuple[int, int]]:
     }
 
 
-def _linear(path: Path, name: str, shape: tuple[int, int]) -> Iterator[_Tensor]:
+def _linear(path: ParamPath, name: str, shape: tuple[int, int]) -> Iterator[_Tensor]:
     yield (*path, "kernel"), f"{name}.weight", Layout.LINEAR, shape
     yield (*path, "bias"), f"{name}.bias", Layout.SAME, shape[:1]

@@ -8,12 +8,10 @@ Source: public Wan2.1 repository, wan/modules/t5.py, T5Encoder; transformers, UM
 
 from collections.abc import Mapping
 
-from shotstream_jax.checkpoints.naming import Layout, Slot
+from shotstream_jax.checkpoints.naming import Layout, ParamPath, TensorMapping
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 
-Path = tuple[str, ...]
-
-_OFFICIAL: Mapping[Path, str] = {
+_OFFICIAL: Mapping[ParamPath, str] = {
     ("token_embedding", "embedding"): "token_embedding.weight",
     ("blocks", "norm1", "scale"): "blocks.{layer}.norm1.weight",
     ("blocks", "attention", "q", "kernel"): "blocks.{layer}.attn.q.weight",
@@ -28,9 +26,10 @@ _OFFICIAL: Mapping[Path, str] = {
     ("norm", "scale"): "norm.weight",
 }
 
+# T5 nests sublayers as `layer.0` (attention) and `layer.1` (FFN), each with a norm of its own.
 _ATTENTION = "encoder.block.{layer}.layer.0."
 _FFN = "encoder.block.{layer}.layer.1."
-_TRANSFORMERS: Mapping[Path, str] = {
+_TRANSFORMERS: Mapping[ParamPath, str] = {
     ("token_embedding", "embedding"): "shared.weight",
     ("blocks", "norm1", "scale"): _ATTENTION + "layer_norm.weight",
     ("blocks", "attention", "q", "kernel"): _ATTENTION + "SelfAttention.q.weight",
@@ -40,6 +39,7 @@ _TRANSFORMERS: Mapping[Path, str] = {
     ("blocks", "attention", "position_bias"): _ATTENTION
     + "SelfAttention.relative_attention_bias.weight",
     ("blocks", "norm2", "scale"): _FFN + "layer_norm.weight",
+    # wi_0 goes through the activation and gates wi_1: swapped, shapes fit and texts are garbage.
     ("blocks", "ffn", "gate", "kernel"): _FFN + "DenseReluDense.wi_0.weight",
     ("blocks", "ffn", "up", "kernel"): _FFN + "DenseReluDense.wi_1.weight",
     ("blocks", "ffn", "down", "kernel"): _FFN + "DenseReluDense.wo.weight",
@@ -47,26 +47,27 @@ _TRANSFORMERS: Mapping[Path, str] = {
 }
 
 
-def text_names(config: TextEncoderConfig) -> dict[str, Slot]:
-    """Slots of `models_t5_umt5-xxl-enc-bf16.pth`, or of a file of another size named alike."""
+def text_names(config: TextEncoderConfig) -> dict[str, TensorMapping]:
+    """Mappings of `models_t5_umt5-xxl-enc-bf16.pth`, or of a file of another size named alike."""
     return _table(config, _OFFICIAL)
 
 
-def hf_text_names(config: TextEncoderConfig) -> dict[str, Slot]:
-    """Slots of transformers' UMT5EncoderModel (a diffusers `text_encoder` folder)."""
+def hf_text_names(config: TextEncoderConfig) -> dict[str, TensorMapping]:
+    """Mappings of transformers' UMT5EncoderModel (a diffusers `text_encoder` folder)."""
     return _table(config, _TRANSFORMERS)
 
 
-def _table(config: TextEncoderConfig, names: Mapping[Path, str]) -> dict[str, Slot]:
+def _table(config: TextEncoderConfig, names: Mapping[ParamPath, str]) -> dict[str, TensorMapping]:
+    # Layers innermost, as in names_dit.py: one stacked leaf is in memory at a time.
     table = {}
     for path, shape in _shapes(config).items():
         layout = Layout.LINEAR if path[-1] == "kernel" else Layout.SAME
         for layer in range(config.layers) if path[0] == "blocks" else (None,):
-            table[names[path].format(layer=layer)] = Slot(path, layout, shape, layer)
+            table[names[path].format(layer=layer)] = TensorMapping(path, layout, shape, layer)
     return table
 
 
-def _shapes(config: TextEncoderConfig) -> dict[Path, tuple[int, ...]]:
+def _shapes(config: TextEncoderConfig) -> dict[ParamPath, tuple[int, ...]]:
     """Shapes as the files have them, kernels [out, in], one layer at a time."""
     into_heads, out_of_heads = (
         (config.attention_dim, config.dim),
@@ -79,6 +80,7 @@ def _shapes(config: TextEncoderConfig) -> dict[Path, tuple[int, ...]]:
         ("blocks", "attention", "k", "kernel"): into_heads,
         ("blocks", "attention", "v", "kernel"): into_heads,
         ("blocks", "attention", "o", "kernel"): out_of_heads,
+        # UMT5, unlike T5, has a table of relative positions in every layer.
         ("blocks", "attention", "position_bias"): (config.buckets, config.heads),
         ("blocks", "norm2", "scale"): (config.dim,),
         ("blocks", "ffn", "gate", "kernel"): (config.ffn_dim, config.dim),

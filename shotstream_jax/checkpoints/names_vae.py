@@ -1,23 +1,21 @@
-"""The names of the video autoencoder's tensors, in the official file and in diffusers'.
+"""Names of the video autoencoder's tensors: the official file and diffusers'.
 
-Both hold the same 194 arrays. They differ in what a module is called and in how the decoder's
-stages are counted: the official file numbers blocks and up-convolutions straight through, diffusers
-groups them by stage. A `_Dialect` is that difference; the walk over the network is one.
+Both hold the same 194 arrays. They differ in the names of modules and in how the decoder's stages
+are counted: the official file numbers blocks and up-convolutions straight through, diffusers groups
+them by stage. A `_Dialect` is that difference; the walk over the network is one.
 """
 
 import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from shotstream_jax.checkpoints.naming import Layout, Slot
+from shotstream_jax.checkpoints.naming import Layout, ParamPath, TensorMapping
 from shotstream_jax.models.vae_config import VAEConfig
-
-Path = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Dialect:
-    """What each module is called.
+    """The name of each module.
 
     The templates may use `stage`, `index` (within the stage) and `flat` (through all stages).
     """
@@ -81,6 +79,7 @@ _DIFFUSERS = _Dialect(
 
 _Kind = Literal["norm", "norm2d", "conv", "conv2d", "time_conv", "pointwise", "pointwise2d"]
 
+# All but pointwise ones reach one pixel to each side; those in time, over three frames.
 _KERNELS: dict[_Kind, tuple[Layout, tuple[int, ...]]] = {
     "conv": (Layout.CONV3D, (3, 3, 3)),
     "conv2d": (Layout.CONV2D, (3, 3)),
@@ -95,36 +94,39 @@ class _Module:
     """One module with parameters: where it is in a file and in our tree, and its size."""
 
     name: str
-    path: Path
+    path: ParamPath
     kind: _Kind
     inputs: int
     outputs: int
 
-    def slots(self) -> Iterator[tuple[str, Slot]]:
+    def mappings(self) -> Iterator[tuple[str, TensorMapping]]:
         if self.kind in ("norm", "norm2d"):
+            # The files shape a norm's scale to broadcast: over [time, height, width], or, where
+            # frames are normalised one by one, over [height, width].
             ones = (1, 1, 1) if self.kind == "norm" else (1, 1)
-            scale = Slot((*self.path, "scale"), Layout.VECTOR, (self.inputs, *ones))
+            scale = TensorMapping((*self.path, "scale"), Layout.VECTOR, (self.inputs, *ones))
             yield f"{self.name}.gamma", scale
             return
         layout, sides = _KERNELS[self.kind]
         shape = (self.outputs, self.inputs, *sides)
-        yield f"{self.name}.weight", Slot((*self.path, "kernel"), layout, shape)
-        yield f"{self.name}.bias", Slot((*self.path, "bias"), Layout.SAME, (self.outputs,))
+        yield f"{self.name}.weight", TensorMapping((*self.path, "kernel"), layout, shape)
+        yield f"{self.name}.bias", TensorMapping((*self.path, "bias"), Layout.SAME, (self.outputs,))
 
 
-def vae_names(config: VAEConfig) -> dict[str, Slot]:
+def vae_names(config: VAEConfig) -> dict[str, TensorMapping]:
     """The table of the official file, `Wan2.1_VAE.pth`."""
     return _names(config, _OFFICIAL)
 
 
-def diffusers_vae_names(config: VAEConfig) -> dict[str, Slot]:
+def diffusers_vae_names(config: VAEConfig) -> dict[str, TensorMapping]:
     """The table of the diffusers layout, `vae/diffusion_pytorch_model.safetensors`."""
     return _names(config, _DIFFUSERS)
 
 
-def _names(config: VAEConfig, dialect: _Dialect) -> dict[str, Slot]:
+def _names(config: VAEConfig, dialect: _Dialect) -> dict[str, TensorMapping]:
+    # The walk is in the order in which data flows: `flat` counts modules in that order.
     modules = (*_encoder(config, dialect), *_decoder(config, dialect))
-    return dict(slot for module in modules for slot in module.slots())
+    return dict(mapping for module in modules for mapping in module.mappings())
 
 
 def _encoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
@@ -145,6 +147,7 @@ def _encoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
                 time_conv = (*path, "down", "time_conv")
                 yield _Module(f"{name}.time_conv", time_conv, "time_conv", chan, chan)
             flat += 1
+    # Mean and log variance of the posterior.
     moments = 2 * config.latent_channels
     yield from _middle_and_exit("encoder", config.stage_channels[-1], chan, moments, dialect)
     yield _Module(dialect.to_moments, ("encoder", "to_moments"), "pointwise", moments, moments)
@@ -156,6 +159,7 @@ def _decoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
     yield _Module(f"decoder.{dialect.conv_in}", ("decoder", "conv_in"), "conv", latent, chan)
     for stage, out in enumerate(reversed(config.stage_channels)):
         path = ("decoder", f"stage_{stage}")
+        # A decoder's stage has one block more than an encoder's.
         for index in range(config.residual_blocks + 1):
             name = dialect.up_block.format(stage=stage, index=index, flat=flat)
             yield from _block(f"decoder.{name}", (*path, f"block_{index}"), chan, out, dialect)
@@ -163,8 +167,11 @@ def _decoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
         if stage < config.stages - 1:
             name = "decoder." + dialect.up.format(stage=stage, flat=flat)
             if config.temporal_downsample[::-1][stage]:
+                # Twice the channels: one frame becomes two, which are then interleaved.
                 time_conv = (*path, "up", "time_conv")
                 yield _Module(f"{name}.time_conv", time_conv, "time_conv", chan, 2 * chan)
+            # Upsampling halves the channels; the next stage's first block takes them to its own
+            # width.
             yield _Module(f"{name}.resample.1", (*path, "up", "conv"), "conv2d", chan, chan // 2)
             chan, flat = chan // 2, flat + 1
     yield from _middle_and_exit(
@@ -175,7 +182,7 @@ def _decoder(config: VAEConfig, dialect: _Dialect) -> Iterator[_Module]:
 def _middle_and_exit(
     network: str, middle: int, chan: int, out: int, dialect: _Dialect
 ) -> Iterator[_Module]:
-    """The middle, `middle` channels wide, and the exit from `chan` to `out` channels."""
+    """The bottleneck, `middle` channels wide, and the output head from `chan` to `out` channels."""
     before, attention, after = (f"{network}.{name}" for name in dialect.middle)
     path = (network, "middle")
     yield from _block(before, (*path, "block_0"), middle, middle, dialect)
@@ -189,7 +196,7 @@ def _middle_and_exit(
     yield _Module(conv, (network, "exit", "conv"), "conv", chan, out)
 
 
-def _block(name: str, path: Path, chan: int, out: int, dialect: _Dialect) -> Iterator[_Module]:
+def _block(name: str, path: ParamPath, chan: int, out: int, dialect: _Dialect) -> Iterator[_Module]:
     """A residual block from `chan` to `out` channels."""
     yield _Module(f"{name}.{dialect.norm_1}", (*path, "norm_1"), "norm", chan, chan)
     yield _Module(f"{name}.{dialect.conv_1}", (*path, "conv_1"), "conv", chan, out)

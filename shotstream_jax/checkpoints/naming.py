@@ -1,7 +1,7 @@
-"""Where each tensor of an official file lives in our parameter trees, and in which layout.
+"""Name tables: the path in our parameter trees and the layout of each tensor of an official file.
 
-A network's table maps every official name to one `Slot`. Converting is a walk over the table in
-one direction or the other, so there and back is the identity by construction.
+A network's table maps every official name to one `TensorMapping`. Converting is a walk over the
+table in one direction or the other, so there and back is the identity by construction.
 """
 
 import dataclasses
@@ -10,9 +10,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+ParamPath = tuple[str, ...]
+"""Keys from the root of a parameter tree to one of its arrays."""
+
 
 class Layout(enum.Enum):
     """How an official (torch) array becomes ours. Each has an exact inverse."""
+
+    # Ours are Flax's: channels last, contracted axis before the output axis, so that `x @ kernel`
+    # and `conv_general_dilated` with NHWC/HWIO need no transposition on the device.
 
     SAME = "as it is"
     LINEAR = "[out, in] -> [in, out]"
@@ -26,8 +32,8 @@ class Layout(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class Slot:
-    """One place in a parameter tree.
+class TensorMapping:
+    """The array of a parameter tree that an official tensor becomes, or a layer of it.
 
     Attributes:
       path: keys from the root of the tree.
@@ -42,11 +48,11 @@ class Slot:
     layer: int | None = None
 
 
-NameTable = Mapping[str, Slot]
+NameTable = Mapping[str, TensorMapping]
 
 
 def to_ours(array: np.ndarray, layout: Layout) -> np.ndarray:
-    """Lay an official array out as ours (a view wherever a view will do)."""
+    """Lay an official array out as ours, as a view where one is possible."""
     return _TO_OURS[layout](array)
 
 
@@ -56,6 +62,7 @@ def to_official(array: np.ndarray, layout: Layout, shape: tuple[int, ...]) -> np
 
 
 def _patch_to_official(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    # A patch is one frame deep in every official model: its time axis has size one.
     dim, chan, _, q, r = shape
     return array.reshape(q, r, chan, dim).transpose(3, 2, 0, 1)[:, :, None]
 
@@ -66,7 +73,9 @@ _TO_OURS: Mapping[Layout, Callable[[np.ndarray], np.ndarray]] = {
     Layout.CONV2D: lambda array: array.transpose(2, 3, 1, 0),
     Layout.CONV3D: lambda array: array.transpose(2, 3, 4, 1, 0),
     Layout.TIME_CONV: lambda array: array[:, :, :, 0, 0].transpose(2, 1, 0),
+    # A 1x1 convolution is a matrix product, whatever the number of its axes.
     Layout.POINTWISE: lambda array: array.reshape(array.shape[:2]).T,
+    # Row, column, channel is the order in which our patches are flattened (dit_modules.py).
     Layout.PATCH: lambda array: array[:, :, 0].transpose(2, 3, 1, 0).reshape(-1, array.shape[0]),
     Layout.VECTOR: lambda array: array.reshape(-1),
     Layout.DROP_FIRST: lambda array: array[0],

@@ -1,4 +1,4 @@
-"""Whole conversions: official weights into our checkpoint folder, and back into one file."""
+"""Conversions of models: official weights into our checkpoint folder, and back into one file."""
 
 import dataclasses
 import pathlib
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from shotstream_jax.checkpoints.convert import build_params, export_tensors
-from shotstream_jax.checkpoints.formats import OFFICIAL
+from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
 from shotstream_jax.checkpoints.lora_files import LoRA, lora_names, merge_lora
 from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
@@ -20,17 +19,19 @@ from shotstream_jax.checkpoints.manager import (
     write_network,
 )
 from shotstream_jax.checkpoints.naming import NameTable
-from shotstream_jax.checkpoints.report import PartialWeightsError, Report, compare
+from shotstream_jax.checkpoints.param_trees import build_params, export_tensors
+from shotstream_jax.checkpoints.report import MatchReport, PartialWeightsError, compare
 from shotstream_jax.checkpoints.safetensors_files import write_safetensors
-from shotstream_jax.checkpoints.sources import Source
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
 from shotstream_jax.checkpoints.torch_writer import write_torch
+from shotstream_jax.checkpoints.weight_sources import Source
 
 
-def report_on(source: Source, dtype: DTypeLike | None = None) -> dict[str, Report]:
-    """Match every network's tensors with their places, reading no values."""
+def report_on(source: Source, dtype: DTypeLike | None = None) -> dict[str, MatchReport]:
+    """Match every network's tensors with its name table, reading no values."""
+    # Names, shapes and dtypes of every format are in headers, so no values are read.
     cast = None if dtype is None else np.dtype(dtype)
-    return {name: compare(part.table, part.tensors, cast) for name, part in source.parts.items()}
+    return {name: compare(part.table, part.tensors, cast) for name, part in source.networks.items()}
 
 
 def import_source(
@@ -45,29 +46,31 @@ def import_source(
 
     Arrays grow in files beside the output, so that memory holds a tensor and not a network. `dtype`
     casts, `None` keeps what the files have; `rollout` are settings to go with the weights;
-    `started` hears the name of each network before it is converted.
+    `started` is called with the name of each network before it is converted.
 
     Raises:
       FileExistsError: something is at `folder` already.
       PartialWeightsError: a network is not filled exactly; nothing was written.
     """
+    # All networks are matched before the first is written: converting takes minutes.
     reports = report_on(source, dtype)
     for name, report in reports.items():
         if not report.whole:
-            part = source.parts[name]
+            part = source.networks[name]
             raise PartialWeightsError(report, f"{part.kind} in {', '.join(part.files)}")
     config = {
-        "networks": {name: dict(part.sizes) for name, part in source.parts.items()},
+        "networks": {name: dict(part.sizes) for name, part in source.networks.items()},
         "rollout": None if rollout is None else dict(rollout),
         "weights": "converted",
         "source": {
             name: {"format": part.kind, "files": part.files, **dataclasses.asdict(reports[name])}
-            for name, part in source.parts.items()
+            for name, part in source.networks.items()
         },
     }
     with creating_checkpoint(folder, config, source.tokenizer) as partial:
-        for name, part in source.parts.items():
+        for name, part in source.networks.items():
             started(name)
+            # Beside the output: /tmp may be memory, or too small for a network.
             with tempfile.TemporaryDirectory(dir=partial) as scratch:
                 params = build_params(
                     part.table, part.tensors, dtype, scratch=pathlib.Path(scratch)
@@ -96,15 +99,17 @@ def export_official(
             f"{file} ends in {file.suffix!r}; official files end in .pt, .pth or .safetensors."
         )
     config = read_config(folder)
-    table = OFFICIAL[network].names(network_config(config, network))
+    table = OFFICIAL_FORMATS[network].names(network_config(config, network))
     tensors = export_tensors(table, stored_leaves(folder, network))
     if network == "dit" and "lora" in config["networks"]:
         tensors = _with_lora(folder, table, tensors, **config["networks"]["lora"])
+    # After merging, so that factors are added in float32 and rounded once.
     if dtype is not None:
         tensors = {name: _cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
     if file.suffix == ".safetensors":
         write_safetensors(file, tensors)
     elif network == "dit":
+        # As ShotStream saves it: {"generator": {"model.<name>": tensor}}.
         wrapped = {f"model.{name}": tensor for name, tensor in tensors.items()}
         write_torch(file, wrapped, section="generator")
     else:
@@ -114,7 +119,7 @@ def export_official(
 def _with_lora(
     folder: pathlib.Path, table: NameTable, tensors: Tensors, *, rank: int, alpha: float
 ) -> Tensors:
-    # Both factors of a layer are asked for in turn, and they are small: all are read at once.
+    # Both factors of a layer are needed in turn, and they are small: all are read at once.
     leaves = {path: np.asarray(leaf) for path, leaf in stored_leaves(folder, "lora").items()}
     names = lora_names(table, {(*path[:-1], "kernel") for path in leaves}, rank)
     factors = LoRA(export_tensors(names, leaves), rank, alpha)

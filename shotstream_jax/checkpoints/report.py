@@ -1,4 +1,4 @@
-"""What a conversion found: keys used, missing and unexpected, and how shapes and dtypes change."""
+"""Match report of a conversion: keys used, missing, unexpected; changes of layout and dtype."""
 
 import collections
 import dataclasses
@@ -16,7 +16,7 @@ _NAMED = 3
 
 @dataclasses.dataclass(frozen=True)
 class MisShaped:
-    """A tensor of another shape than its place has."""
+    """A tensor of another shape than the network's array."""
 
     name: str
     found: tuple[int, ...]
@@ -27,16 +27,16 @@ class MisShaped:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-    """How the tensors of a file match the places of a network.
+class MatchReport:
+    """How the tensors of a file match the name table of a network.
 
     Attributes:
-      used: tensors that have a place of their shape.
+      used: tensors of the table, of the shape in the table.
       leaves: arrays that they become; layers share one.
-      missing: places that no tensor fills.
-      unexpected: tensors that have no place.
-      misshaped: tensors whose place has another shape.
-      layouts: tensors that are laid out anew, by how.
+      missing: names of the table that are not in the file.
+      unexpected: names in the file that are not in the table.
+      misshaped: tensors of the table, of another shape.
+      layouts: tensors whose layout changes, by layout.
       dtypes: tensors by dtype in the file, and after if that is another one.
       digest: SHA-256 of all names, shapes and dtypes of the file.
     """
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def whole(self) -> bool:
-        """Whether every place is filled and nothing is left over."""
+        """Whether file and table have the same names and shapes."""
         return not (self.missing or self.unexpected or self.misshaped)
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Report:
 class PartialWeightsError(ValueError):
     """Weights that do not fill a network exactly; `report` says where."""
 
-    def __init__(self, report: Report, where: str = "These weights"):
+    def __init__(self, report: MatchReport, where: str = "These weights"):
         self.report = report
         super().__init__(
             f"{where} do not fill the network: {report}. Nothing was written; choose the file or "
@@ -76,17 +76,18 @@ class PartialWeightsError(ValueError):
         )
 
 
-def compare(table: NameTable, tensors: Tensors, dtype: np.dtype | None = None) -> Report:
+def compare(table: NameTable, tensors: Tensors, dtype: np.dtype | None = None) -> MatchReport:
     """Match tensors with a table, by names and shapes alone; `dtype` is what they become."""
     misshaped = tuple(
-        MisShaped(name, tensors[name].shape, slot.shape)
-        for name, slot in table.items()
-        if name in tensors and tensors[name].shape != slot.shape
+        MisShaped(name, tensors[name].shape, mapping.shape)
+        for name, mapping in table.items()
+        if name in tensors and tensors[name].shape != mapping.shape
     )
+    # A misshaped tensor is neither used nor missing: it is reported once.
     used = (table.keys() & tensors.keys()) - {bad.name for bad in misshaped}
-    return Report(
+    return MatchReport(
         used=len(used),
-        leaves=len({slot.path for slot in table.values()}),
+        leaves=len({mapping.path for mapping in table.values()}),
         missing=tuple(name for name in table if name not in tensors),
         unexpected=tuple(name for name in tensors if name not in table),
         misshaped=misshaped,
@@ -107,6 +108,9 @@ def _change(found: np.dtype, wanted: np.dtype | None) -> str:
 
 
 def _digest(tensors: Tensors) -> str:
+    # Sorted: the same tensors saved in another order are the same file to a reader. Values are left
+    # out, so that a digest of 11 GB takes no reading; it identifies a release's layout, not
+    # weights.
     lines = sorted(f"{name} {list(t.shape)} {t.dtype}" for name, t in tensors.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 

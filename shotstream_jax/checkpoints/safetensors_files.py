@@ -25,6 +25,7 @@ _DTYPES = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+# 8-bit floats and wide unsigned integers are left out: no file of these networks has them.
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
@@ -47,6 +48,7 @@ def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
     Raises:
       ValueError: a dtype that is not written here.
     """
+    # transformers refuses a file whose metadata does not name a framework; "pt" is torch's.
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, tensor in tensors.items():
@@ -60,14 +62,17 @@ def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
             "data_offsets": (start, end),
         }
     encoded = json.dumps(header, separators=(",", ":")).encode()
+    # The format wants values to begin at a multiple of 8 bytes; spaces are legal after JSON.
     encoded += b" " * (-len(encoded) % 8)
     with atomic_file(path) as partial, partial.open("wb") as file:
+        # The header's length comes first, as a little-endian 64-bit integer.
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for tensor in tensors.values():
             file.write(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
 
 
 def _tensor(path: pathlib.Path, file: safetensors.safe_open, name: str) -> LazyArray:
+    # A slice knows shape and dtype without reading values.
     piece = file.get_slice(name)
     code = piece.get_dtype()
     if code not in _DTYPES:

@@ -1,7 +1,7 @@
-"""The sizes of a network, read off the shapes of its tensors.
+"""The sizes of a network, from the shapes of its tensors.
 
-Each function is told its landmarks: what the tensors that give the sizes away are called in a
-file. Whatever shapes cannot show is taken from the settings beside the file (its `config.json`).
+Signature keys are the names, by role, of the tensors whose shapes determine the sizes. What shapes
+do not show is taken from the settings beside the file (its `config.json`).
 """
 
 import itertools
@@ -13,72 +13,78 @@ from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
 
-Landmarks = Mapping[str, str]
+SignatureKeys = Mapping[str, str]
 Shapes = Mapping[str, tuple[int, ...]]
-Settings = Mapping[str, Any]
+StoredSettings = Mapping[str, Any]
 
+# 1.3B: 1536 / 12; 14B: 5120 / 40. A kernel's shape holds heads x head_dim as one number.
 _HEAD_DIM = 128
 """Channels of an attention head in every official transformer."""
 
 
-def dit_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> DiTConfig:
-    """Sizes of a transformer; landmarks `patch`, `text`, `time`, `ffn`, `layer`.
+def dit_sizes(shapes: Shapes, signature_keys: SignatureKeys, settings: StoredSettings) -> DiTConfig:
+    """Sizes of a transformer; signature keys `patch`, `text`, `time`, `ffn`, `layer`.
 
     Raises:
-      ValueError: a landmark that is missing or has another number of axes, or heads that neither
-        the settings nor the official head size tell.
+      ValueError: a signature key that is missing or has another number of axes, or a number of
+        heads that follows neither from the settings nor from the official head size.
     """
-    dim, chan, _, rows, cols = _shape(shapes, landmarks["patch"], axes=5)
+    # Official shapes: a convolution is [out, in, time, height, width], a linear layer [out, in].
+    dim, chan, _, rows, cols = _shape(shapes, signature_keys["patch"], axes=5)
     return DiTConfig(
         dim=dim,
-        layers=_count(shapes, landmarks["layer"]),
+        layers=_count(shapes, signature_keys["layer"]),
         heads=_heads(dim, settings),
-        ffn_dim=_shape(shapes, landmarks["ffn"], axes=2)[0],
-        freq_dim=_shape(shapes, landmarks["time"], axes=2)[1],
-        text_dim=_shape(shapes, landmarks["text"], axes=2)[1],
+        ffn_dim=_shape(shapes, signature_keys["ffn"], axes=2)[0],
+        freq_dim=_shape(shapes, signature_keys["time"], axes=2)[1],
+        text_dim=_shape(shapes, signature_keys["text"], axes=2)[1],
+        # No tensor has an axis of text positions: cross-attention takes any number.
         text_tokens=_whole(settings, "text_len") or DiTConfig.text_tokens,
         latent_channels=chan,
         patch=(rows, cols),
     )
 
 
-def vae_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> VAEConfig:
-    """Sizes of an autoencoder; landmarks `conv_in`, `latent`, `block`, `down`, `time_down`.
+def vae_sizes(shapes: Shapes, signature_keys: SignatureKeys, settings: StoredSettings) -> VAEConfig:
+    """Sizes of an autoencoder; signature keys `conv_in`, `latent`, `block`, `down`, `time_down`.
 
     Raises:
-      ValueError: a landmark that is missing or has another number of axes, or stages that do not
-        make an autoencoder.
+      ValueError: a signature key that is missing or has another number of axes, or stages that do
+        not make an autoencoder.
     """
-    base, colours, *_ = _shape(shapes, landmarks["conv_in"], axes=5)
-    widths, temporal = _stages(shapes, landmarks)
+    base, colours, *_ = _shape(shapes, signature_keys["conv_in"], axes=5)
+    widths, temporal = _stages(shapes, signature_keys)
     return VAEConfig(
         base_channels=base,
-        latent_channels=_shape(shapes, landmarks["latent"], axes=5)[0],
+        latent_channels=_shape(shapes, signature_keys["latent"], axes=5)[0],
         multipliers=tuple(stage[0] // base for stage in widths),
         residual_blocks=len(widths[0]),
         temporal_downsample=tuple(temporal),
+        # RGB times the pixels of a square patch.
         patch_size=math.isqrt(colours // 3),
         latent_mean=_floats(settings, "latents_mean") or VAEConfig.latent_mean,
         latent_std=_floats(settings, "latents_std") or VAEConfig.latent_std,
     )
 
 
-def text_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> TextEncoderConfig:
-    """Sizes of a text encoder; landmarks `embedding`, `query`, `ffn`, `bias`, `layer`.
+def text_sizes(
+    shapes: Shapes, signature_keys: SignatureKeys, settings: StoredSettings
+) -> TextEncoderConfig:
+    """Sizes of a text encoder; signature keys `embedding`, `query`, `ffn`, `bias`, `layer`.
 
     Raises:
-      ValueError: a landmark that is missing or has another number of axes.
+      ValueError: a signature key that is missing or has another number of axes.
     """
     del settings
-    vocab, dim = _shape(shapes, landmarks["embedding"], axes=2)
-    buckets, heads = _shape(shapes, landmarks["bias"], axes=2)
+    vocab, dim = _shape(shapes, signature_keys["embedding"], axes=2)
+    buckets, heads = _shape(shapes, signature_keys["bias"], axes=2)
     return TextEncoderConfig(
         vocab=vocab,
         dim=dim,
-        attention_dim=_shape(shapes, landmarks["query"], axes=2)[0],
-        ffn_dim=_shape(shapes, landmarks["ffn"], axes=2)[0],
+        attention_dim=_shape(shapes, signature_keys["query"], axes=2)[0],
+        ffn_dim=_shape(shapes, signature_keys["ffn"], axes=2)[0],
         heads=heads,
-        layers=_count(shapes, landmarks["layer"]),
+        layers=_count(shapes, signature_keys["layer"]),
         buckets=buckets,
     )
 
@@ -86,7 +92,7 @@ def text_sizes(shapes: Shapes, landmarks: Landmarks, settings: Settings) -> Text
 def _shape(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
     if name not in shapes:
         raise ValueError(
-            f"There is no tensor {name}, which would tell sizes; fetch the file again."
+            f"There is no tensor {name}, which sizes are read from; fetch the file again."
         )
     if len(shapes[name]) != axes:
         raise ValueError(
@@ -97,7 +103,7 @@ def _shape(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
 
 
 def _count(shapes: Shapes, template: str) -> int:
-    """One more than the largest layer: a layer missing in between shall be missed, not skipped."""
+    """One more than the largest layer number: a missing layer is reported, not skipped."""
     before, after = template.split("{}")
     numbers = [
         name.removeprefix(before).removesuffix(after)
@@ -107,16 +113,17 @@ def _count(shapes: Shapes, template: str) -> int:
     return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
 
 
-def _stages(shapes: Shapes, landmarks: Landmarks) -> tuple[list[list[int]], list[bool]]:
+def _stages(shapes: Shapes, signature_keys: SignatureKeys) -> tuple[list[list[int]], list[bool]]:
     """Widths of the residual blocks of each stage, and whether time halves after each but one."""
+    # Official names count blocks and downsamplers straight through: a downsampler ends a stage.
     widths: list[list[int]] = [[]]
     temporal: list[bool] = []
     for index in itertools.count():
-        block = landmarks["block"].format(index)
+        block = signature_keys["block"].format(index)
         if block in shapes:
             widths[-1].append(_shape(shapes, block, axes=5)[0])
-        elif landmarks["down"].format(index) in shapes and widths[-1]:
-            temporal.append(landmarks["time_down"].format(index) in shapes)
+        elif signature_keys["down"].format(index) in shapes and widths[-1]:
+            temporal.append(signature_keys["time_down"].format(index) in shapes)
             widths.append([])
         else:
             if not widths[-1]:
@@ -125,13 +132,15 @@ def _stages(shapes: Shapes, landmarks: Landmarks) -> tuple[list[list[int]], list
     return widths, temporal
 
 
-def _heads(dim: int, settings: Settings) -> int:
+def _heads(dim: int, settings: StoredSettings) -> int:
     heads = _whole(settings, "num_heads") or _whole(settings, "num_attention_heads")
     head_dim = _whole(settings, "attention_head_dim")
     described = _whole(settings, "dim") or (heads and head_dim and heads * head_dim)
-    # Settings that describe another model, such as the base that a file is read with, do not count.
+    # StoredSettings that describe another model, such as the base that a file is read with, do not
+    # count.
     if heads and described in (None, dim):
         return heads
+    # Without settings the official head size is the only hint; a guess would film noise.
     if dim % _HEAD_DIM:
         raise ValueError(
             f"Width {dim} is no multiple of the official head size {_HEAD_DIM}; put the "
@@ -140,14 +149,14 @@ def _heads(dim: int, settings: Settings) -> int:
     return dim // _HEAD_DIM
 
 
-def _whole(settings: Settings, key: str) -> int | None:
+def _whole(settings: StoredSettings, key: str) -> int | None:
     number = settings.get(key)
     if number is not None and (not isinstance(number, int) or number < 1):
         raise ValueError(f"config.json has {key} {number!r}; it must be a whole number above 0.")
     return number
 
 
-def _floats(settings: Settings, key: str) -> tuple[float, ...] | None:
+def _floats(settings: StoredSettings, key: str) -> tuple[float, ...] | None:
     numbers = settings.get(key)
     if numbers is None:
         return None

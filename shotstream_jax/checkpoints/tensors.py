@@ -1,4 +1,4 @@
-"""Tensors of a file: their names, shapes and dtypes are known, their values read when asked for.
+"""Lazy tensors of a file: names, shapes and dtypes are known, values are read when needed.
 
 Everything that converts weights passes these on, so that one tensor is in memory at a time.
 """
@@ -15,7 +15,7 @@ _WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_o
 
 @runtime_checkable
 class Tensor(Protocol):
-    """Whatever has a shape and a dtype, and gives its values to `np.asarray`."""
+    """An array-like: it has a shape and a dtype, and `np.asarray` gives its values."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,12 +32,12 @@ class Tensor(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """A tensor that is read anew each time it is asked for.
+    """A tensor that is read again each time its values are needed.
 
     Attributes:
       shape: its shape.
       dtype: its dtype.
-      read: gives its values, as a read-only view of the file where that is possible.
+      read: returns its values, as a read-only view of the file where that is possible.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +45,7 @@ class LazyArray:
     read: Callable[[], np.ndarray]
 
     def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        # copy=None copies only if a dtype or layout asks for it: `np.asarray` stays a view.
         return np.array(self.read(), *args, **{"copy": None, **kwargs})
 
 
@@ -70,7 +71,7 @@ def section_of(tensors: Tensors, section: str, where: object) -> Tensors:
 
 
 def sections(tensors: Tensors) -> list[str]:
-    """What stands before the first dot of the names, each once, in order."""
+    """The first segments of dotted names, each once, in order."""
     return list(dict.fromkeys(name.partition(".")[0] for name in tensors))
 
 
@@ -83,7 +84,9 @@ def unwrap(tensors: Tensors) -> Tensors:
     bare: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        # Self-forcing's trainers keep the network as attribute `model` of a wrapper.
         short = ".".join(parts).removeprefix("model.")
+        # A file may hold both a network and its average; together they are no one network.
         if short in bare:
             raise ValueError(
                 f"Two tensors are named {short} once wrappers are dropped (one is {name}); "

@@ -1,8 +1,8 @@
 """Torch's zip files, read without torch: memory-mapped, checked, and never executed.
 
 The container is an uncompressed zip: `<root>/data.pkl` describes the tensors and `<root>/data/<n>`
-holds their values. The pickle may name the few globals listed here and nothing else; what those
-give it are immutable tuples, strings and plain dicts, so that it has nothing to act upon.
+holds their values. The pickle may name the few globals listed here and nothing else; all objects
+that it can build with them are immutable tuples, strings and plain dicts.
 
 Source: public PyTorch repository, torch/serialization.py, _save and _load.
 """
@@ -33,11 +33,17 @@ DTYPES = {
     "ByteStorage": np.dtype(np.uint8),
     "BoolStorage": np.dtype(np.bool_),
 }
-"""What torch calls the storage of each dtype."""
+"""Dtype of each of torch's storage classes."""
 
-_DEEPEST = 16
+# Releases nest three deep ({"generator": {"model": ...}}). The limit ends a pickle that refers to
+# itself before Python's stack does.
+_MAX_DEPTH = 16
+# Torch before 1.6 wrote bare pickles, which begin with the opcode for a protocol number.
 _LEGACY_START = b"\x80"
+# Of a zip member's own header only the signature and the lengths of name and extra field matter:
+# they say where its bytes begin. Everything else is repeated, reliably, in the central directory.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+# All that the standard unpickler raises where its opcodes or their arguments are nonsense.
 _MALFORMED = (
     pickle.UnpicklingError,
     AttributeError,
@@ -52,7 +58,7 @@ _MALFORMED = (
 
 
 class ForbiddenGlobalError(ValueError):
-    """A pickle asks for something that weights do not need."""
+    """A pickle names a global that weights do not need."""
 
 
 class _Storage(NamedTuple):
@@ -69,7 +75,7 @@ class _Strided(NamedTuple):
 
 
 def read_torch(path: pathlib.Path) -> dict[str, LazyArray]:
-    """Open a torch file; nested dicts become dotted names, and whatever is no tensor is left out.
+    """Open a torch file; nested dicts become dotted names, and all but tensors is left out.
 
     Raises:
       ValueError: a file that is no torch zip, is damaged, or names a forbidden global.
@@ -125,6 +131,7 @@ class _Archive:
         signature, *lengths = _LOCAL_HEADER.unpack(header)
         start = info.header_offset + _LOCAL_HEADER.size + sum(lengths)
         content = self._map(info, start, info.file_size)
+        # Once a file: layers of one storage are read many times, and a CRC reads all of its bytes.
         is_new = name not in self._checked
         if signature != b"PK\x03\x04" or (is_new and zlib.crc32(content.data) != info.CRC):
             raise ValueError(self._damaged(info))
@@ -139,9 +146,12 @@ class _Archive:
         """
         storage, offset, shape, strides = strided
         dtype = DTYPES[storage.dtype]
+        # Sizes come from the pickle and are not trusted: strides beyond the bytes there are would
+        # read other memory of this process.
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         empty = 0 in shape
         info = self._members.get(f"data/{storage.key}")
+        # The shorter of what the pickle claims and what the file holds counts.
         held = 0 if info is None else info.file_size // dtype.itemsize
         if not empty and last >= min(storage.length, held):
             raise ValueError(
@@ -163,7 +173,7 @@ class _Archive:
         if not 0 <= start <= self._size - size:
             raise ValueError(self._damaged(info))
         if size == 0:
-            return np.zeros(0, np.uint8)
+            return np.zeros(0, np.uint8)  # an empty range cannot be mapped
         return np.memmap(self._path, np.uint8, mode="r", offset=start, shape=(size,))
 
     def _damaged(self, info: zipfile.ZipInfo) -> str:
@@ -174,6 +184,7 @@ class _Unpickler(pickle.Unpickler):
     """An unpickler that can build dicts of tensor descriptions and nothing more."""
 
     def find_class(self, module: str, name: str) -> Any:
+        # Storage classes are only ever arguments of a persistent id: their name is enough.
         if module == "torch" and name in DTYPES:
             return name
         match module, name:
@@ -189,6 +200,7 @@ class _Unpickler(pickle.Unpickler):
         raise ForbiddenGlobalError(f"asks for {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:
+        # The one left out is the device that the tensor was on when it was saved.
         kind, dtype, key, _, length = pid
         if kind != "storage" or dtype not in DTYPES or not isinstance(key, str):
             raise pickle.UnpicklingError("a storage of unknown kind")
@@ -196,6 +208,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _strided(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Strided:
+    # A pickle may call this with anything; what is not a storage and natural numbers ends here.
     if not isinstance(storage, _Storage) or len(shape) != len(strides):
         raise pickle.UnpicklingError("a tensor without storage or strides")
     return _Strided(
@@ -221,8 +234,8 @@ def _flatten(
             raise ValueError(f"Two tensors are named {name}; rename one and save the file again.")
         tensors[name] = archive.tensor(node)
     elif isinstance(node, dict):
-        if depth == _DEEPEST:
-            raise ValueError(f"{name} nests more than {_DEEPEST} dicts; save the tensors alone.")
+        if depth == _MAX_DEPTH:
+            raise ValueError(f"{name} nests more than {_MAX_DEPTH} dicts; save the tensors alone.")
         for key, value in node.items():
             _flatten(value, f"{name}.{key}" if name else str(key), tensors, archive, depth + 1)
 

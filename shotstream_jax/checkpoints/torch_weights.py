@@ -1,4 +1,4 @@
-"""Open a file of weights, whatever it is called: torch's, safetensors, whole or in shards."""
+"""Opening of weight files by suffix: torch's, safetensors, one file or shards."""
 
 import json
 import pathlib
@@ -51,10 +51,12 @@ def _open_shards(index: pathlib.Path) -> Tensors:
         raise ValueError(f"{index} is no index of shards ({error}); fetch it again.") from error
     tensors: dict[str, Tensor] = {}
     for file in files:
+        # An index from the web must not name files elsewhere, or itself.
         shard = index.parent / file
         if shard.parent != index.parent or file.endswith(_INDEX):
             raise ValueError(f"{index} names {file}, which is not beside it; fetch it again.")
         tensors.update(open_weights(shard))
+    # A shard of another release opens well and lacks tensors that the index has.
     lost = sorted(set(shards) - set(tensors))
     if lost:
         raise ValueError(

@@ -17,10 +17,13 @@ from shotstream_jax.checkpoints.tensors import Tensor, Tensors
 from shotstream_jax.checkpoints.torch_reader import DTYPES
 from shotstream_jax.files import atomic_file
 
+# Torch's storage classes by dtype, for the pickle to name.
 _STORAGES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 64
 """Torch maps files into memory, and expects values to start at multiples of this many bytes."""
 
+# Fixed by the zip format: a local header without names, and the extra field with 64-bit sizes that
+# `force_zip64` adds (2 + 2 bytes of header, two sizes of 8).
 _LOCAL_HEADER_BYTES = 30
 _ZIP64_EXTRA_BYTES = 20
 
@@ -38,6 +41,7 @@ def write_torch(path: pathlib.Path, tensors: Tensors, section: str | None = None
         described = _dict({section: described})
     root = path.stem
     with atomic_file(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        # Members and their order are those of torch.save; readers want protocol 2.
         _write(archive, f"{root}/data.pkl", pickle.PROTO + b"\x02" + described + pickle.STOP)
         _write(archive, f"{root}/byteorder", b"little")
         for key, tensor in enumerate(tensors.values()):
@@ -56,6 +60,7 @@ def _tensor(key: int, tensor: Tensor) -> bytes:
         known = ", ".join(map(str, _STORAGES))
         raise ValueError(f"Tensors of {tensor.dtype} are not written; cast them to one of {known}.")
     length = int(np.prod(tensor.shape))
+    # Contiguous, so each stride is the product of the sizes behind it.
     strides = tuple(int(np.prod(tensor.shape[i + 1 :])) for i in range(len(tensor.shape)))
     storage = _tuple(
         _plain("storage"),

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shotstream_jax.checkpoints.cast import cast_checkpoint
 from shotstream_jax.checkpoints.official import export_official, import_source, report_on
-from shotstream_jax.checkpoints.recast import recast
-from shotstream_jax.checkpoints.report import Report
-from shotstream_jax.checkpoints.sources import Source, find_source, is_checkpoint, with_lora
+from shotstream_jax.checkpoints.report import MatchReport
+from shotstream_jax.checkpoints.weight_sources import Source, find_source, is_checkpoint, with_lora
 
 _Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")]
 _File = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")]
@@ -81,17 +81,17 @@ def convert(
     elif args.output is not None and args.dtype is not None and is_checkpoint(args.source):
         if args.wan or args.section or args.lora:
             raise ValueError(f"{args.source} is whole: leave out --wan, --section and --lora.")
-        recast(args.source, args.output, args.dtype)
+        cast_checkpoint(args.source, args.output, args.dtype)
         console.print(Text(f"Wrote {args.source} to {args.output} as {args.dtype}."))
     elif args.output is not None:
         _import(args, args.output, console)
 
 
-def rendered(reports: Mapping[str, Report], source: Source) -> Table:
+def render_reports(reports: Mapping[str, MatchReport], source: Source) -> Table:
     """Reports as a person reads them: a few lines a network, then every key that does not fit."""
     table = Table.grid(padding=(0, 2))
     for name, report in reports.items():
-        part = source.parts[name]
+        part = source.networks[name]
         table.add_row(Text(name, "bold"), "", Text(f"{part.kind}, {', '.join(part.files)}"))
         for label, line, style in _lines(report):
             table.add_row("", Text(label, "dim"), Text(line, style))
@@ -104,7 +104,7 @@ def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
     source = find_source(args.source, base=args.wan, section=args.section)
     if args.lora is not None:
         source = with_lora(source, args.lora, alpha=args.lora_alpha, keep=args.keep_lora)
-    console.print(rendered(report_on(source, args.dtype), source))
+    console.print(render_reports(report_on(source, args.dtype), source))
     with console.status("Converting") as status:
         import_source(
             source,
@@ -112,8 +112,8 @@ def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
             dtype=args.dtype,
             started=lambda name: status.update(f"Converting {name}"),
         )
-    console.print(Text(f"Wrote {', '.join(source.parts)} to {output}."))
-    lacking = [name for name in ("dit", "vae", "text") if name not in source.parts]
+    console.print(Text(f"Wrote {', '.join(source.networks)} to {output}."))
+    lacking = [name for name in ("dit", "vae", "text") if name not in source.networks]
     if lacking:
         console.print(Text(f"It has no {' and no '.join(lacking)}; films need all three: --wan."))
 
@@ -131,7 +131,7 @@ def _check_options(args: Convert) -> None:
         raise ValueError("--keep-lora and --lora-alpha say what to do with --lora; give that too.")
 
 
-def _lines(report: Report) -> Iterator[tuple[str, str, str]]:
+def _lines(report: MatchReport) -> Iterator[tuple[str, str, str]]:
     """Label, text and style of each line about a network."""
     yield "keys", f"{report.used} used, which become {report.leaves} arrays", ""
     for kind, count in report.dtypes.items():

@@ -1,7 +1,7 @@
-"""From captions to text: tokenizer, text encoder and a cache bound into one callable.
+"""From captions to text embeddings: tokenizer, text encoder and a cache bound into one callable.
 
-Captions do not see one another, so each is encoded alone, once, by one compiled program of one
-shape; a rollout asks again for every caption of a story at every shot and pays nothing.
+Captions do not attend to one another, so each is encoded alone, once, by one compiled program of
+one shape; a rollout asks for every caption of a story at every shot and finds it in the cache.
 """
 
 import functools
@@ -15,6 +15,7 @@ from shotstream_jax.data.tokenizer import Tokenizer
 from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
 from shotstream_jax.typing import Array, Float, Params
 
+# Stories have tens of shots; a session that edits captions for hours must not fill the device.
 CAPTIONS = 64
 """Captions kept by default: 256 MiB of UMT5-XXL in bfloat16."""
 
@@ -28,6 +29,7 @@ class CaptionCache:
         """Raises: ValueError: a capacity that holds nothing."""
         if capacity < 1:
             raise ValueError(f"A cache of {capacity} captions holds none; ask for 1 or more.")
+        # An instance's own cache, not a decorated method's, which would keep every encoder alive.
         self._encode = functools.lru_cache(maxsize=capacity)(encode)
 
     def __call__(self, captions: Sequence[str]) -> Float[Array, "caption text_token text_dim"]:
@@ -75,6 +77,8 @@ def text_encoder_fn(
     def encode_caption(caption: str) -> Float[Array, "text_token text_dim"]:
         ids, mask = tokenizer.tokenize([caption])
         text = encode(params, config, ids, mask, dtype=dtype)[0]
+        # The transformer attends to all positions, padding included, as the released one was
+        # trained.
         return jnp.pad(text, ((0, text_tokens - tokenizer.length), (0, 0)))
 
     return CaptionCache(encode_caption, capacity)

@@ -1,7 +1,7 @@
 """From a caption to token ids: cleaning, the official tokenizer, and a small one of whole words.
 
-Every tokenizer is a `tokenizer.json`. The end token is appended here, whatever post-processing the
-file asks for; padding is on the right. A caption is never cut in silence.
+Every tokenizer is a `tokenizer.json`. The end token is appended here, and post-processing of the
+file is not run; padding is on the right. Truncation is an error or an explicit option.
 
 Source: public Wan2.1 repository, wan/modules/tokenizers.py, HuggingfaceTokenizer ("whitespace").
 """
@@ -18,17 +18,21 @@ from tokenizers import models, normalizers
 
 from shotstream_jax.typing import Bool, Int
 
-FILE = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 OFFICIAL_FOLDER = pathlib.Path("google", "umt5-xxl")
 PAD, EOS = "<pad>", "</s>"
+# Wan's text_len: the embeddings of 512 positions, padding included, are what it was trained on.
 OFFICIAL_LENGTH = 512
 
+# Enough to recognise a caption in a list of them.
 _SHOWN = 60
 """Characters of a caption that an error message quotes."""
 
 
 def clean_text(text: str) -> str:
     """Repair mojibake, unescape HTML entities twice, and make every run of whitespace one space."""
+    # Twice, as the source does: scraped captions hold entities that were escaped twice
+    # (&amp;quot;).
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
@@ -56,6 +60,7 @@ class Tokenizer:
     @property
     def size(self) -> int:
         """One more than the largest id: the rows that an embedding table needs."""
+        # Not the number of tokens: added tokens may leave gaps between ids.
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     def count(self, caption: str) -> int:
@@ -79,6 +84,7 @@ class Tokenizer:
             if len(tokens) > self.length:
                 if not truncate:
                     raise ValueError(self._too_long(row, caption, len(tokens)))
+                # The end token stays: an encoder never saw a caption without one.
                 tokens = [*tokens[: self.length - 1], self.eos]
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
@@ -87,7 +93,7 @@ class Tokenizer:
     def save(self, folder: pathlib.Path) -> None:
         """Write `tokenizer.json` into a folder, made if missing."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FILE).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+        (folder / TOKENIZER_FILE).write_text(self.backend.to_str(pretty=True), encoding="utf-8")
 
     def _ids(self, caption: str) -> list[int]:
         encoding = self.backend.encode(clean_text(caption), add_special_tokens=False)
@@ -140,9 +146,12 @@ def word_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
     Raises:
       ValueError: an empty word.
     """
+    # First mention counts: ids are rows of an embedding table and must not move.
     known = list(dict.fromkeys(clean_text(word).lower() for word in words))
     if "" in known:
         raise ValueError(f"Word {known.index('')} of the vocabulary is empty; remove it.")
+    # Bytes as SentencePiece names them, which is what byte_fallback looks for. They make any text
+    # tokenizable: no unknown token, no caption that cannot be filmed.
     alphabet = [PAD, EOS, *(f"<0x{byte:02X}>" for byte in range(256))]
     vocabulary = {token: identity for identity, token in enumerate(alphabet)}
     backend = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
@@ -152,20 +161,22 @@ def word_tokenizer(words: Sequence[str], length: int) -> Tokenizer:
 
 
 def _whole_word(word: str) -> tokenizers.AddedToken:
+    # Stripping takes the spaces beside a word into its token; as bytes they would double a caption.
     return tokenizers.AddedToken(word, single_word=True, lstrip=True, rstrip=True, normalized=True)
 
 
 def _find(folder: pathlib.Path) -> pathlib.Path:
     places = [folder, folder / OFFICIAL_FOLDER]
     for place in places:
-        if (place / FILE).is_file():
-            return place / FILE
-    looked = " or ".join(str(place.relative_to(folder) / FILE) for place in places)
+        if (place / TOKENIZER_FILE).is_file():
+            return place / TOKENIZER_FILE
+    looked = " or ".join(str(place.relative_to(folder) / TOKENIZER_FILE) for place in places)
+    # The same vocabulary in SentencePiece's own format, which would take another library to read.
     pieces = [place / "spiece.model" for place in places if (place / "spiece.model").is_file()]
     if pieces:
         raise FileNotFoundError(
             f"{folder} holds {pieces[0].relative_to(folder)}, which is not read here, and no "
-            f"{looked}; copy {FILE} of {OFFICIAL_FOLDER} beside it."
+            f"{looked}; copy {TOKENIZER_FILE} of {OFFICIAL_FOLDER} beside it."
         )
     raise FileNotFoundError(
         f"No tokenizer in {folder}: looked for {looked}; copy {OFFICIAL_FOLDER} of Wan2.1 there."

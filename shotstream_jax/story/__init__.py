@@ -13,13 +13,6 @@ from shotstream_jax.story.context import (
     context_frames,
     spread_frames,
 )
-from shotstream_jax.story.files import (
-    STORY_SUFFIXES,
-    StoryFile,
-    dump_story,
-    load_story,
-    read_story,
-)
 from shotstream_jax.story.plan import (
     ContextFrame,
     Positions,
@@ -41,6 +34,13 @@ from shotstream_jax.story.story import (
     Story,
     Transition,
     full_captions,
+)
+from shotstream_jax.story.story_files import (
+    STORY_SUFFIXES,
+    StoryFile,
+    dump_story,
+    load_story,
+    read_story,
 )
 
 __all__ = [

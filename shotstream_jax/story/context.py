@@ -1,4 +1,4 @@
-"""Which frames of earlier shots a new shot sees, as reference frames for a network without memory.
+"""Context frames: which frames of earlier shots condition a new shot.
 
 A budget of frames is spread over the earlier shots, and over each shot from its first frame to its
 last. Frames are video frames counted from the start of their own shot.
@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+# Fixed by training: the released weights never saw more frames of context, nor empty slots.
 CONTEXT_BUDGET = 6
 """Context frames of the released weights."""
 
@@ -47,6 +48,8 @@ def spread_frames(first: int, last: int, count: int) -> tuple[int, ...]:
     """
     if count <= 1:
         return (first,) * count
+    # torch.linspace counts the upper half from the end, so that the last value is exact; in float32
+    # the two directions differ in the last bit, which decides halves.
     index = np.arange(count, dtype=np.float32)
     step = np.float32(last - first) / np.float32(count - 1)
     from_first = np.float32(first) + step * index
@@ -57,6 +60,7 @@ def spread_frames(first: int, last: int, count: int) -> tuple[int, ...]:
 
 def context_counts(shots: int, budget: int = CONTEXT_BUDGET) -> tuple[int, ...]:
     """Context frames of each of `shots` earlier shots; what does not divide goes to the last."""
+    # The remainder goes to the latest shots, as in the reference.
     each, left_over = divmod(budget, shots)
     return (each,) * (shots - left_over) + (each + 1,) * left_over
 
@@ -111,7 +115,8 @@ def context_candidates(
     length: int, prior_shots: int, budget: int = CONTEXT_BUDGET
 ) -> tuple[int, ...]:
     """Frames of a finished shot that any shot with `prior_shots` or more before it may ask for."""
-    counts = {1}  # what a remembered shot gives once there are more shots than the budget
+    counts = {1}  # frames of each remembered shot once there are more shots than the budget
+    # A shot's share only shrinks as the story grows, so that past counts need not be kept.
     for shots in range(max(1, prior_shots), budget + 1):
         counts |= set(context_counts(shots, budget))
     return tuple(sorted({f for count in counts for f in spread_frames(0, length - 1, count)}))
@@ -128,6 +133,7 @@ def _frames_of(length: int, count: int, policy: ContextPolicy) -> tuple[int, ...
 
 
 def _remembered_shots(finished: int, budget: int, policy: ContextPolicy) -> tuple[int, ...]:
+    # Up to `budget` shots every one has a frame; beyond, some have to be left out.
     if finished <= budget:
         return tuple(range(finished))
     if policy == "recent":

@@ -1,18 +1,23 @@
 """The text of a YAML or JSON file as plain values, and the line on which each field stands.
 
-Both formats are read by the same rules: UTF-8, one document, no field twice, no aliases (what a
-story says is written where it is said). A field's line is that of its name; a list item's line is
-that of its first character.
+Both formats are read by the same rules: UTF-8, one document, no field twice, no aliases (a story's
+text stands where it is used). A field's line is that of its name; a list item's line is that of its
+first character.
 """
 
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any, NoReturn
 
 import yaml
 
 from shotstream_jax.story.problems import FieldPath, Places, Problem, StoryError, quote
+
+# Between values JSON allows tabs, which YAML refuses; inside text it allows characters that YAML
+# calls unprintable, or takes for line ends and would count as such.
+_NOT_YAML = re.compile("[^\n\r\x20-\x7e\xa0-\u2027\u202a-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +44,7 @@ def read_document(path: pathlib.Path) -> Document:
     Raises:
       StoryError: a file that cannot be read, is not UTF-8, or breaks the rules of its format.
     """
-    text = read_text(path)
+    text = read_utf8(path)
     try:
         parse = _parse_json if path.suffix.lower() == ".json" else _parse_yaml
         document = parse(text, str(path))
@@ -50,7 +55,7 @@ def read_document(path: pathlib.Path) -> Document:
     return document
 
 
-def read_text(path: pathlib.Path) -> str:
+def read_utf8(path: pathlib.Path) -> str:
     """The text of a UTF-8 file.
 
     Raises:
@@ -61,6 +66,7 @@ def read_text(path: pathlib.Path) -> str:
     except OSError as error:
         fail(f"cannot be read: {(error.strerror or str(error)).lower()}", str(path))
     try:
+        # Windows editors put a byte order mark before UTF-8; it is no part of the text.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
@@ -70,94 +76,48 @@ def read_text(path: pathlib.Path) -> str:
 
 def _parse_json(text: str, file: str) -> Document:
     try:
-        # Everything that is not JSON is found here; the walk below meets valid text only.
+        # Python's decoder also takes NaN and Infinity, which other readers of the file would not.
         value = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         fail(f"not JSON: {error.msg[0].lower()}{error.msg[1:]}", f"{file}:{error.lineno}")
     except ValueError as error:
         fail(f"not JSON: {error}", file)
-    walk = _JsonWalk(text, file)
-    walk.value(walk.skip(0), (), 1)
-    return Document(value, Places(file, walk.lines))
+    # JSON is YAML, whose nodes have lines and repeated names. Values stay JSON's: YAML has other
+    # rules for numbers and escapes, so that characters which it refuses may be blanked.
+    try:
+        nodes = _compose(_NOT_YAML.sub(" ", text), file)
+    except yaml.MarkedYAMLError as error:
+        # All that is left of valid JSON which YAML does not read.
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        fail("a name apart from its ':', or very long; write both on one line", f"{file}:{line}")
+    return Document(value, nodes.places)
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
 
 
-class _JsonWalk:
-    """Finds the line of every field in text that is known to be JSON."""
-
-    def __init__(self, text: str, file: str):
-        self.text = text
-        self.file = file
-        self.lines: dict[FieldPath, str] = {}
-        self.decoder = json.JSONDecoder()
-
-    def skip(self, at: int) -> int:
-        while at < len(self.text) and self.text[at] in " \t\r\n":
-            at += 1
-        return at
-
-    def line(self, at: int) -> int:
-        return self.text.count("\n", 0, at) + 1
-
-    def value(self, at: int, path: FieldPath, line: int) -> int:
-        """Note the value that starts at `at`; the position just after it."""
-        self.lines[path] = f"{self.file}:{line}"
-        match self.text[at]:
-            case "{":
-                return self.group(at, path)
-            case "[":
-                return self.items(at, path)
-            case _:
-                return self.decoder.raw_decode(self.text, at)[1]
-
-    def group(self, at: int, path: FieldPath) -> int:
-        at = self.skip(at + 1)
-        while self.text[at] != "}":
-            name, after = self.decoder.raw_decode(self.text, at)
-            line = self.line(at)
-            if (*path, name) in self.lines:
-                first = self.lines[(*path, name)]
-                fail(
-                    f"written twice, first at {first}; keep one",
-                    f"{self.file}:{line}",
-                    (*path, name),
-                )
-            colon = self.skip(after)
-            at = self.next_value(self.value(self.skip(colon + 1), (*path, name), line))
-        return at + 1
-
-    def items(self, at: int, path: FieldPath) -> int:
-        at = self.skip(at + 1)
-        index = 0
-        while self.text[at] != "]":
-            at = self.next_value(self.value(at, (*path, index), self.line(at)))
-            index += 1
-        return at + 1
-
-    def next_value(self, at: int) -> int:
-        at = self.skip(at)
-        return self.skip(at + 1) if self.text[at] == "," else at
-
-
 def _parse_yaml(text: str, file: str) -> Document:
     try:
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-        walk = _YamlWalk(loader, file)
-        value = None if root is None else walk.value(root, (), root)
+        return _compose(text, file)
     except yaml.MarkedYAMLError as error:
         fail(*_yaml_fault(error, file))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         fail(f"not YAML: control character {error.character:#04x}", f"{file}:{line}")
+
+
+def _compose(text: str, file: str) -> Document:
+    loader = yaml.SafeLoader(text)
+    root = loader.get_single_node()
+    walk = _YamlWalk(loader, file)
+    value = None if root is None else walk.value(root, (), root)
     return Document(value, Places(file, walk.lines))
 
 
 def _yaml_fault(error: yaml.MarkedYAMLError, file: str) -> tuple[str, str]:
     """The message and the place of a fault, from the earlier of its two marks."""
+    # The second mark is where the parser gave up, often lines behind the mistake.
     marks = [mark for mark in (error.context_mark, error.problem_mark) if mark]
     place = f"{file}:{marks[0].line + 1}" if marks else file
     says = ", ".join(part for part in (error.context, error.problem) if part)
@@ -196,6 +156,7 @@ class _YamlWalk:
         fields: dict[str, Any] = {}
         for key, child in node.value:
             name = key.value
+            # YAML 1.1 reads unquoted `on`, `yes` or `1` as other types: such a name is a mistake.
             if not isinstance(name, str) or key.tag != "tag:yaml.org,2002:str":
                 fail(f"{quote(name)} is no field name; a name is plain text", self.place(key), path)
             if name in fields:
@@ -208,6 +169,7 @@ class _YamlWalk:
         try:
             return self.loader.construct_object(node)
         except ValueError:
+            # Unquoted text such as 2024-99-99 has a date's form and no date's value.
             kind = node.tag.rpartition(":")[2]
             fail(
                 f"{quote(node.value)} looks like a {kind} but is none; put text in quotes",

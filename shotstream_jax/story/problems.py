@@ -1,4 +1,4 @@
-"""What is wrong with a story, said in one line: where, which field, both values, what to do next.
+"""Problems of a story, each in one line: where, which field, both values, what to do next.
 
 A field is a path of keys and positions; a place is `file:line`. Fields are known before places:
 a story built in Python has the first and never the second.
@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Half a line of a terminal, so that place, field and advice still fit beside it.
 _LONGEST_QUOTE = 48
 _WIDEST_NUMBER = 64  # bits; Python refuses to print very long integers
 
@@ -26,13 +27,14 @@ def field_name(path: FieldPath) -> str:
 
 
 def quote(value: Any) -> str:
-    """A value as an error shows it: on one line, and short."""
+    """A value for an error message: on one line, and short."""
     if isinstance(value, int) and value.bit_length() > _WIDEST_NUMBER:
         return f"a number of {value.bit_length()} bits"
     if isinstance(value, dict | list):
         return f"a {'list' if isinstance(value, list) else 'group'} of {len(value)}"
     shown = str(value)
     if isinstance(value, str):
+        # Line ends and control characters must not reach a terminal or a log from a story file.
         shown = repr(value) if value.isprintable() else ascii(value)
     return shown if len(shown) <= _LONGEST_QUOTE else f"{shown[: _LONGEST_QUOTE - 1]}…"
 
@@ -76,6 +78,7 @@ class Places:
 
     def locate(self, problems: Sequence[Problem]) -> tuple[Problem, ...]:
         """The same problems, each with its place, in the order in which the file is read."""
+        # By position in the file, not by text: "story.yaml:10" sorts before "story.yaml:9".
         order = {place: index for index, place in enumerate(self.lines.values())}
         located = [dataclasses.replace(p, where=p.where or self.of(p.path)) for p in problems]
         return tuple(sorted(located, key=lambda problem: order.get(problem.where, -1)))

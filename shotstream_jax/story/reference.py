@@ -14,7 +14,7 @@ import io
 import pathlib
 from typing import Any
 
-from shotstream_jax.story.document import Document, fail, read_document, read_text
+from shotstream_jax.story.document import Document, fail, read_document, read_utf8
 from shotstream_jax.story.problems import FieldPath, Places, quote
 
 _COLUMNS = ("json_path", "frame_number")
@@ -47,7 +47,7 @@ def read_reference_csv(path: pathlib.Path, row: int | None) -> Document:
     chosen = rows[index - 1]
     shots = _count_shots(chosen)
     named = pathlib.Path(chosen.fields["json_path"])
-    # Recorded paths start at the folder in which the program ran.
+    # Tables of the public repository have paths from the folder in which its program is started.
     tried = (path.parent / named, named)
     captions = next((candidate for candidate in tried if candidate.is_file()), None)
     if captions is None:
@@ -95,13 +95,14 @@ def reference_story(captions: Document, title: str, shots: int | None = None) ->
 
 
 def _read_rows(path: pathlib.Path) -> list[_Row]:
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    reader = csv.reader(io.StringIO(read_utf8(path), newline=""))
     try:
         header = next(reader, [])
         for column in _COLUMNS:
             if column not in header:
                 fail(f"no such column among {quote(', '.join(header))}", f"{path}:1", (column,))
         rows = []
+        # A quoted cell may hold line ends: a row starts on the line after the last one's end.
         start = reader.line_num + 1
         for cells in reader:
             place = f"{path}:{start}"
@@ -121,6 +122,7 @@ def _read_rows(path: pathlib.Path) -> list[_Row]:
 def _count_shots(row: _Row) -> int:
     written = row.fields["frame_number"]
     try:
+        # The public reader evaluates this cell as Python; literals are all that it needs.
         pairs = ast.literal_eval(written.strip())
         ranges = [range(start, end) for start, end in pairs]
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -1,7 +1,7 @@
-"""The published JSON Schema of story files, and what it says in words a person can act on.
+"""The published JSON Schema of story files, and its errors as one-line problems.
 
-The schema is the only place where a field's type and range are written: files and stories built in
-Python answer to the same text. This module turns its verdicts into one-line problems.
+The schema is the only place where a field's type and range are written: story files and stories
+built in Python are validated by the same text.
 """
 
 import difflib
@@ -15,6 +15,7 @@ import jsonschema
 
 from shotstream_jax.story.problems import FieldPath, Problem, quote
 
+# JSON's names of types, as a person who writes YAML would put them.
 _KINDS = {
     "array": "a list",
     "integer": "a whole number",
@@ -30,6 +31,7 @@ def story_schema() -> dict[str, Any]:
     return json.loads(resource.read_text(encoding="utf-8"))
 
 
+# Building a validator takes longer than checking a story with it.
 @functools.cache
 def _validator(definition: str | None) -> jsonschema.Draft202012Validator:
     schema = story_schema()
@@ -39,8 +41,9 @@ def _validator(definition: str | None) -> jsonschema.Draft202012Validator:
 
 
 def schema_problems(document: Any, definition: str | None = None) -> tuple[Problem, ...]:
-    """What the schema, or one definition of it, holds against a document; at most one a field."""
+    """Problems of a document by the schema, or by one definition of it; at most one a field."""
     errors = list(_validator(definition).iter_errors(document))
+    # A field of the wrong type breaks ranges and patterns too: its type is the one thing to mend.
     mistyped = {tuple(e.absolute_path) for e in errors if e.validator == "type"}
     found: dict[FieldPath, Problem] = {}
     for error in errors:
@@ -49,7 +52,7 @@ def schema_problems(document: Any, definition: str | None = None) -> tuple[Probl
             for problem in _problems(path, error):
                 found.setdefault(problem.path, problem)
     if definition is None and ("version",) in found:
-        # The rest was judged by the rules of another version.
+        # All other errors come from the rules of another version.
         return (found["version",],)
     return tuple(found.values())
 
@@ -68,7 +71,7 @@ def _problems(path: FieldPath, error: jsonschema.ValidationError) -> Iterator[Pr
                 if name not in value:
                     yield Problem((*path, name), _missing(name, schema["properties"][name]))
         case keyword:
-            yield Problem(path, _SAYINGS[str(keyword)](value, wanted, schema))
+            yield Problem(path, _MESSAGES[str(keyword)](value, wanted, schema))
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
@@ -96,6 +99,7 @@ def _out_of_range(value: int | float, bound: int, schema: dict[str, Any]) -> str
 
 
 def _not_a_multiple(value: int | float, step: int, schema: dict[str, Any]) -> str:
+    # At least one step: 0 would be a multiple, and no size.
     below = max(step, int(value) // step * step)
     return f"{quote(value)} is not a multiple of {step}; write {below} or {below + step}"
 
@@ -122,7 +126,8 @@ def _unfit(value: str, pattern: str, schema: dict[str, Any]) -> str:
     return f"{quote(value)} {schema['patternErrorMessage']}"
 
 
-_SAYINGS: dict[str, Callable[[Any, Any, dict[str, Any]], str]] = {
+# One sentence a keyword of JSON Schema; a keyword that is new to the schema file fails its test.
+_MESSAGES: dict[str, Callable[[Any, Any, dict[str, Any]], str]] = {
     "const": _not_the_one,
     "enum": _not_a_choice,
     "maxItems": _too_many,

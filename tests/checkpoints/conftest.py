@@ -208,9 +208,9 @@ def lora_file(tmp_path, sizes):
     def write(drop: str = "", name: str = "lora.pt") -> pathlib.Path:
         random = np.random.default_rng(5)
         tensors = {}
-        for kernel, slot in dit_names(sizes["dit"]).items():
-            if slot.layer is not None and slot.path[-1] == "kernel":
-                out, into = slot.shape
+        for kernel, mapping in dit_names(sizes["dit"]).items():
+            if mapping.layer is not None and mapping.path[-1] == "kernel":
+                out, into = mapping.shape
                 module = "base_model.model." + kernel.removesuffix("weight")
                 tensors[module + "lora_A.weight"] = random.normal(size=(2, into))
                 tensors[module + "lora_B.weight"] = random.normal(size=(out, 2))

@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.formats import FORMATS, OFFICIAL, recognise, without_copies
+from shotstream_jax.checkpoints.formats import (
+    OFFICIAL_FORMATS,
+    WEIGHT_FORMATS,
+    recognise,
+    without_copies,
+)
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B
 from shotstream_jax.models.text_encoder import UMT5_XXL
@@ -22,7 +27,7 @@ PUBLISHED = {
     "diffusers_wan_vae": ("diffusers autoencoder", WAN_VAE),
     "umt5_xxl_encoder": ("Wan2.1 text encoder", UMT5_XXL),
 }
-WAN_DIT = OFFICIAL["dit"]
+WAN_DIT_FORMAT = OFFICIAL_FORMATS["dit"]
 
 
 def unread(shape: tuple[int, ...]) -> LazyArray:
@@ -40,7 +45,7 @@ def published(manifest: str) -> dict[str, tuple[int, ...]]:
 
 
 def sizes_of(shapes, format_, settings=None) -> Any:
-    return format_.sizes(shapes, format_.landmarks, settings or {})
+    return format_.sizes(shapes, format_.signature_keys, settings or {})
 
 
 @pytest.mark.parametrize("manifest", PUBLISHED)
@@ -50,10 +55,10 @@ def test_published_files_are_recognised_and_measured(manifest):
     assert (format_.name, sizes_of(shapes, format_)) == PUBLISHED[manifest]
 
 
-@pytest.mark.parametrize("format_", FORMATS, ids=lambda f: f.name)
+@pytest.mark.parametrize("format_", WEIGHT_FORMATS, ids=lambda f: f.name)
 def test_small_networks_are_measured_in_every_format(format_, sizes):
     config = sizes[format_.network]
-    shapes = {name: slot.shape for name, slot in format_.names(config).items()}
+    shapes = {name: mapping.shape for name, mapping in format_.names(config).items()}
     settings = {"num_heads": 2, "text_len": 7, "latents_mean": [0.5, -0.5], "latents_std": [1, 2]}
     assert recognise({name: unread(shape) for name, shape in shapes.items()}, "x") is format_
     assert sizes_of(shapes, format_, settings) == config
@@ -62,9 +67,9 @@ def test_small_networks_are_measured_in_every_format(format_, sizes):
 def test_a_file_that_lacks_a_landmark_is_still_recognised():
     shapes = published("wan2_1_t2v_1_3b")
     del shapes["text_embedding.0.weight"]
-    assert recognise({name: unread(s) for name, s in shapes.items()}, "x") is WAN_DIT
+    assert recognise({name: unread(s) for name, s in shapes.items()}, "x") is WAN_DIT_FORMAT
     with pytest.raises(ValueError, match=r"no tensor text_embedding\.0\.weight"):
-        sizes_of(shapes, WAN_DIT)
+        sizes_of(shapes, WAN_DIT_FORMAT)
 
 
 def test_unknown_networks_are_refused_with_some_of_their_keys():
@@ -75,17 +80,17 @@ def test_unknown_networks_are_refused_with_some_of_their_keys():
 def test_landmarks_of_other_shapes_are_refused():
     shapes = published("wan2_1_t2v_1_3b") | {"patch_embedding.weight": (1536, 64)}
     with pytest.raises(ValueError, match=r"patch_embedding\.weight has shape \(1536, 64\), and 5"):
-        sizes_of(shapes, WAN_DIT)
+        sizes_of(shapes, WAN_DIT_FORMAT)
     shapes = published("wan2_1_vae")
     del shapes["encoder.downsamples.0.residual.2.weight"]
     with pytest.raises(ValueError, match=r"no tensor encoder\.downsamples\.0\.residual\.2\.weight"):
-        sizes_of(shapes, OFFICIAL["vae"])
+        sizes_of(shapes, OFFICIAL_FORMATS["vae"])
 
 
 def test_a_layer_that_is_missing_in_between_is_counted():
     shapes = published("wan2_1_t2v_1_3b")
     del shapes["blocks.3.modulation"]
-    assert sizes_of(shapes, WAN_DIT).layers == WAN_1_3B.layers
+    assert sizes_of(shapes, WAN_DIT_FORMAT).layers == WAN_1_3B.layers
 
 
 @pytest.mark.parametrize(
@@ -100,32 +105,32 @@ def test_a_layer_that_is_missing_in_between_is_counted():
     ],
 )
 def test_heads_come_from_settings_of_the_same_width_or_the_official_size(settings, heads):
-    assert sizes_of(published("wan2_1_t2v_1_3b"), WAN_DIT, settings).heads == heads
+    assert sizes_of(published("wan2_1_t2v_1_3b"), WAN_DIT_FORMAT, settings).heads == heads
 
 
 def test_heads_that_nothing_tells_are_asked_for(sizes):
-    shapes = {name: slot.shape for name, slot in WAN_DIT.names(sizes["dit"]).items()}
+    shapes = {name: mapping.shape for name, mapping in WAN_DIT_FORMAT.names(sizes["dit"]).items()}
     with pytest.raises(ValueError, match=r"Width 16 .* 128; put the config\.json"):
-        sizes_of(shapes, WAN_DIT)
+        sizes_of(shapes, WAN_DIT_FORMAT)
 
 
 @pytest.mark.parametrize("wrong", [[1.0, "2"], 3.0, "mean"])
 def test_statistics_that_are_no_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match=r"config\.json has latents_mean"):
-        sizes_of(published("wan2_1_vae"), OFFICIAL["vae"], {"latents_mean": wrong})
+        sizes_of(published("wan2_1_vae"), OFFICIAL_FORMATS["vae"], {"latents_mean": wrong})
 
 
 @pytest.mark.parametrize("wrong", ["12", 0, -1, 1.5])
 def test_settings_that_are_no_sizes_are_refused(wrong):
     with pytest.raises(ValueError, match=r"config\.json has num_heads"):
-        sizes_of(published("wan2_1_t2v_1_3b"), WAN_DIT, {"num_heads": wrong})
+        sizes_of(published("wan2_1_t2v_1_3b"), WAN_DIT_FORMAT, {"num_heads": wrong})
 
 
 def test_second_copies_are_dropped_and_take_the_place_of_a_missing_original(sizes):
-    format_ = next(f for f in FORMATS if f.copies)
+    format_ = next(f for f in WEIGHT_FORMATS if f.copies)
     (copy, original), *_ = format_.copies.items()
     table = format_.names(sizes["text"])
-    once = {name: unread(slot.shape) for name, slot in table.items()}
+    once = {name: unread(mapping.shape) for name, mapping in table.items()}
     assert without_copies(format_, once | {copy: once[original]}).keys() == once.keys()
     moved = {name: tensor for name, tensor in once.items() if name != original}
     renamed = without_copies(format_, moved | {copy: once[original]})

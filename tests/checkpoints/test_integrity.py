@@ -2,7 +2,7 @@
 
 import pytest
 
-from shotstream_jax.checkpoints.integrity import seal, verify
+from shotstream_jax.checkpoints.integrity import verify, write_checksums
 
 
 @pytest.fixture
@@ -12,7 +12,7 @@ def folder(tmp_path):
     (tmp_path / "part" / "deep" / "large").write_bytes(bytes(100_000))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "file").write_bytes(b"5678")
-    seal(tmp_path)
+    write_checksums(tmp_path)
     return tmp_path
 
 

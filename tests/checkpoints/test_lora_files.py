@@ -6,7 +6,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.lora_files import (
     LoRA,
     adapted_kernels,
@@ -16,6 +15,7 @@ from shotstream_jax.checkpoints.lora_files import (
     read_lora,
 )
 from shotstream_jax.checkpoints.names_dit import diffusers_dit_names, dit_names
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.report import compare
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.models.lora import merge
@@ -72,7 +72,7 @@ def test_only_adapted_kernels_change(random_tensors, official, lora, names):
     merged = merge_lora(official, base, names, lora)
     changed = {name for name in base if not np.array_equal(merged[name], base[name])}
     assert changed == {
-        n for n, slot in official.items() if slot.path in adapted_kernels(official, lora)
+        n for n, mapping in official.items() if mapping.path in adapted_kernels(official, lora)
     }
     kernel = "blocks.2.ffn.0"
     a, b = (np.asarray(lora.tensors[f"{kernel}.lora_{half}.weight"]) for half in "AB")
@@ -124,7 +124,9 @@ def test_factors_of_modules_that_are_not_there_are_unexpected(lora, official):
 
 def test_a_base_without_an_adapted_kernel_is_refused(random_tensors, official, lora, names):
     base = random_tensors(official)
-    lacking = {name: slot for name, slot in official.items() if name != "blocks.2.ffn.0.weight"}
+    lacking = {
+        name: mapping for name, mapping in official.items() if name != "blocks.2.ffn.0.weight"
+    }
     with pytest.raises(ValueError, match=r"adapts blocks\.ffn\.up\.kernel of layer 2"):
         merge_lora(lacking, base, names, lora)
 

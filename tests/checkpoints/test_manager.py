@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from shotstream_jax.checkpoints import manager
-from shotstream_jax.checkpoints.convert import build_params, leaves_of
 from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
     load_network,
@@ -26,6 +25,7 @@ from shotstream_jax.checkpoints.manager import (
 )
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.names_vae import vae_names
+from shotstream_jax.checkpoints.param_trees import build_params, leaves_of
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ CONFIG = DiTConfig(layers=6)
 MEASURED = """
 import pathlib, sys, threading, time
 from shotstream_jax.checkpoints.official import import_source
-from shotstream_jax.checkpoints.sources import find_source
+from shotstream_jax.checkpoints.weight_sources import find_source
 
 def held():
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
@@ -54,7 +54,7 @@ def test_memory_does_not_grow_with_the_network(tmp_path):
     def noisy(shape: tuple[int, ...]) -> LazyArray:
         return LazyArray(shape, noise.dtype, lambda: np.resize(noise, shape))
 
-    tensors = {f"model.{name}": noisy(slot.shape) for name, slot in dit_names(CONFIG).items()}
+    tensors = {f"model.{name}": noisy(mapping.shape) for name, mapping in dit_names(CONFIG).items()}
     write_torch(tmp_path / "film.pt", tensors, section="generator")
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(tmp_path / "film.pt"), str(tmp_path / "film")],

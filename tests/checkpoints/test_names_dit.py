@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.checkpoints.names_dit import diffusers_dit_names, dit_names
-from shotstream_jax.checkpoints.naming import Layout, Slot, to_ours
+from shotstream_jax.checkpoints.naming import Layout, TensorMapping, to_ours
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B
 
@@ -29,7 +29,7 @@ SIZES = pytest.mark.parametrize("config", [WAN_1_3B, WAN_14B], ids=["1.3B", "14B
 )
 def test_names_and_shapes_are_those_of_the_published_file(table, manifest):
     published = json.loads((MANIFESTS / f"{manifest}.json").read_text())
-    assert {name: list(slot.shape) for name, slot in table.items()} == published
+    assert {name: list(mapping.shape) for name, mapping in table.items()} == published
 
 
 @SIZES
@@ -45,14 +45,14 @@ def test_each_parameter_is_filled_once_and_fits(names, config):
         for path, shape in leaves.items()
         for layer in (range(shape[0]) if path[0] == "blocks" else (None,))
     ]
-    slots = names(config).values()
-    assert collections.Counter((slot.path, slot.layer) for slot in slots) == dict.fromkeys(
-        wanted, 1
-    )
-    for slot in slots:
-        ours = to_ours(np.broadcast_to(np.int8(0), slot.shape), slot.layout).shape
-        leaf = leaves[slot.path]
-        assert ours == (leaf if slot.layer is None else leaf[1:]), slot
+    mappings = names(config).values()
+    assert collections.Counter(
+        (mapping.path, mapping.layer) for mapping in mappings
+    ) == dict.fromkeys(wanted, 1)
+    for mapping in mappings:
+        ours = to_ours(np.broadcast_to(np.int8(0), mapping.shape), mapping.layout).shape
+        leaf = leaves[mapping.path]
+        assert ours == (leaf if mapping.layer is None else leaf[1:]), mapping
 
 
 def test_both_layouts_fill_the_same_places_alike():
@@ -62,7 +62,7 @@ def test_both_layouts_fill_the_same_places_alike():
 
 def test_some_places_that_shapes_could_not_tell_apart():
     official = dit_names(WAN_1_3B)
-    assert official["blocks.7.cross_attn.k.weight"] == Slot(
+    assert official["blocks.7.cross_attn.k.weight"] == TensorMapping(
         ("blocks", "cross_attention", "k", "kernel"), Layout.LINEAR, (1536, 1536), 7
     )
     assert official["blocks.0.norm3.bias"].path == ("blocks", "cross_norm", "bias")

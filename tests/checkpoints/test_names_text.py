@@ -27,12 +27,14 @@ def leaves():
 def test_the_official_file_is_consumed_exactly():
     manifest = json.loads(MANIFEST.read_text())
     table = text_names(UMT5_XXL)
-    assert {name: list(slot.shape) for name, slot in table.items()} == manifest
+    assert {name: list(mapping.shape) for name, mapping in table.items()} == manifest
 
 
 @TABLES
 def test_every_leaf_is_filled_exactly_once(names, leaves):
-    filled = collections.Counter((slot.path, slot.layer) for slot in names(UMT5_XXL).values())
+    filled = collections.Counter(
+        (mapping.path, mapping.layer) for mapping in names(UMT5_XXL).values()
+    )
     wanted = [
         (path, layer)
         for path, shape in leaves.items()
@@ -43,10 +45,10 @@ def test_every_leaf_is_filled_exactly_once(names, leaves):
 
 @TABLES
 def test_layouts_give_the_shapes_of_the_leaves(names, leaves):
-    for slot in names(UMT5_XXL).values():
-        ours = to_ours(np.broadcast_to(np.float32(0), slot.shape), slot.layout)
-        leaf = leaves[slot.path]
-        assert ours.shape == (leaf if slot.layer is None else leaf[1:])
+    for mapping in names(UMT5_XXL).values():
+        ours = to_ours(np.broadcast_to(np.float32(0), mapping.shape), mapping.layout)
+        leaf = leaves[mapping.path]
+        assert ours.shape == (leaf if mapping.layer is None else leaf[1:])
 
 
 def test_both_files_fill_the_same_places_alike():

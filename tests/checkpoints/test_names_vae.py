@@ -31,7 +31,7 @@ TABLES = pytest.mark.parametrize("names", [vae_names, diffusers_vae_names])
 )
 def test_names_and_shapes_are_those_of_the_published_file(names, manifest):
     published = json.loads((MANIFESTS / f"{manifest}.json").read_text())
-    ours = {name: list(slot.shape) for name, slot in names(WAN_VAE).items()}
+    ours = {name: list(mapping.shape) for name, mapping in names(WAN_VAE).items()}
     assert ours == published
 
 
@@ -43,19 +43,19 @@ def test_each_parameter_is_filled_once_and_fits(names, config):
         tuple(entry.key for entry in path): leaf.shape
         for path, leaf in jax.tree.leaves_with_path(params)
     }
-    slots = names(config).values()
-    assert collections.Counter(slot.path for slot in slots) == dict.fromkeys(leaves, 1)
-    for slot in slots:
-        official = np.broadcast_to(np.float32(0), slot.shape)
-        assert to_ours(official, slot.layout).shape == leaves[slot.path], slot
+    mappings = names(config).values()
+    assert collections.Counter(mapping.path for mapping in mappings) == dict.fromkeys(leaves, 1)
+    for mapping in mappings:
+        official = np.broadcast_to(np.float32(0), mapping.shape)
+        assert to_ours(official, mapping.layout).shape == leaves[mapping.path], mapping
 
 
 @TABLES
 def test_there_and_back_is_the_same_array(names):
     rng = np.random.default_rng(0)
-    for slot in names(MINIATURE).values():
-        official = rng.standard_normal(slot.shape)
-        again = to_official(to_ours(official, slot.layout), slot.layout, slot.shape)
+    for mapping in names(MINIATURE).values():
+        official = rng.standard_normal(mapping.shape)
+        again = to_official(to_ours(official, mapping.layout), mapping.layout, mapping.shape)
         np.testing.assert_array_equal(again, official)
 
 

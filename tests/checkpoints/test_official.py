@@ -7,15 +7,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.manager import load_network, read_config
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.official import export_official, import_source
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.report import PartialWeightsError
-from shotstream_jax.checkpoints.sources import find_source, with_lora
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.checkpoints.torch_writer import write_torch
+from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
 
 FILES = {
     "dit": "diffusion_pytorch_model.safetensors",

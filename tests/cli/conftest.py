@@ -7,7 +7,7 @@ import pytest
 
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.cli.main import main
-from shotstream_jax.data.tokenizer import FILE, word_tokenizer
+from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
@@ -54,7 +54,7 @@ def untrained(tmp_path_factory) -> pathlib.Path:
         "text": jax.jit(init_text_encoder, static_argnums=1)(key, TINY.text),
     }
     document = {**TINY.to_json(), "weights": "random"}
-    save_checkpoint(folder / "tiny", networks, document, folder / "words" / FILE)
+    save_checkpoint(folder / "tiny", networks, document, folder / "words" / TOKENIZER_FILE)
     return folder / "tiny"
 
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.names_dit import dit_names
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.models.dit_config import DiTConfig
 

@@ -12,8 +12,8 @@ import pytest
 
 from shotstream_jax.checkpoints.manager import load_network, network_config, read_config
 from shotstream_jax.checkpoints.official import export_official, import_source
-from shotstream_jax.checkpoints.sources import find_source, with_lora
 from shotstream_jax.checkpoints.torch_weights import open_weights
+from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
 
 RELEASE = "shotstream_tiny.pt"
 TRANSFORMER, VAE = "dit.safetensors", "Wan2.1_VAE.pth"

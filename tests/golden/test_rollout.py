@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.names_vae import vae_names
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window

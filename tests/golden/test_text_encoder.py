@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.names_text import text_names
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
 

@@ -10,8 +10,8 @@ import optax
 import pytest
 from einops import rearrange
 
-from shotstream_jax.checkpoints.convert import export_params
 from shotstream_jax.checkpoints.names_dit import dit_names
+from shotstream_jax.checkpoints.param_trees import export_params
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.rollout.conditioning import Conditioning

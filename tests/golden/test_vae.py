@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.names_vae import vae_names
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.models import vae, vae_stream
 from shotstream_jax.models.vae_config import VAEConfig

@@ -89,6 +89,20 @@ JSON = [
         "shots[0].caption",
         "half",
     ),
+    # Tabs and characters that YAML refuses or counts as line ends are JSON all the same.
+    (
+        '{\n\t"version": 1,\n\t"title": "A",\n\t"shots": [\n\t\t{}]}',
+        5,
+        "shots[0].caption",
+        "missing",
+    ),
+    (
+        '{"version": 1,\n "title": "\u2028\U0001f3ac",\n "shots": [\n{}]}',
+        4,
+        "shots[0].caption",
+        "missing",
+    ),
+    ('{"version"\n: 1}', 2, "", "a name apart from its ':'"),
     ('{"version": NaN}', None, "", "NaN is not a JSON number"),
     ("[" * 100_000, None, "", "groups within groups"),
     ("null", None, "", "empty"),

@@ -22,7 +22,7 @@ from shotstream_jax.checkpoints.manager import (
     read_config,
     write_network,
 )
-from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
+from shotstream_jax.data.tokenizer import TOKENIZER_FILE
 from shotstream_jax.model_config import NetworkConfig, RolloutConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig

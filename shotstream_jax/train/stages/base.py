@@ -19,8 +19,7 @@ from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
-from shotstream_jax.data.tokenizer import FILE as TOKENIZER_FILE
-from shotstream_jax.data.tokenizer import Tokenizer, word_tokenizer
+from shotstream_jax.data.tokenizer import TOKENIZER_FILE, Tokenizer, word_tokenizer
 from shotstream_jax.data.transforms import OneShot
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit

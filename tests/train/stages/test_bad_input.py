@@ -10,7 +10,7 @@ import pytest
 from shotstream_jax.checkpoints.manager import TOKENIZER, save_checkpoint
 from shotstream_jax.data.latent_films import KIND
 from shotstream_jax.data.shards import Shards
-from shotstream_jax.data.tokenizer import FILE, word_tokenizer
+from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.storyworld.captions import VOCABULARY
@@ -38,7 +38,7 @@ def begun(tmp_path_factory):
             rollout=miniature.ROLLOUT,
             training=training_facts("base", 2, 0),
         ),
-        root / TOKENIZER / FILE,
+        root / TOKENIZER / TOKENIZER_FILE,
     )
     write_latents(root / "latents")
     return root

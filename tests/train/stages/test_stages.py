@@ -9,9 +9,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from shotstream_jax.checkpoints.convert import build_params
 from shotstream_jax.checkpoints.manager import load_network, read_config
 from shotstream_jax.checkpoints.names_dit import dit_names
+from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.cli.main import main
 from shotstream_jax.data import latent_films

@@ -1,7 +1,7 @@
 """Story files: YAML and JSON in our own format, CSV and JSON in the public implementation's.
 
 Reading never guesses: what is wrong is refused with its line and field. Writing fills every default
-in, so that the file makes the same film wherever and whenever it is read.
+in, so that the file gives the same film on any machine and with any later release.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from shotstream_jax.story.story import Story
 
 STORY_SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 
+# Captions of the public stories are paragraphs: at 100 columns they wrap into a readable block.
 _LINE_WIDTH = 100
 
 
@@ -88,6 +89,7 @@ def _read(path: str | os.PathLike[str]) -> Document:
 
 
 def _split_row(path: str) -> tuple[pathlib.Path, int | None]:
+    # A file may be called table.csv#2 itself; nine digits are more rows than memory holds.
     numbered = re.fullmatch(r"(.+\.csv)#(\d{1,9})", path, re.IGNORECASE)
     if numbered is None or pathlib.Path(path).exists():
         return pathlib.Path(path), None
@@ -96,6 +98,7 @@ def _split_row(path: str) -> tuple[pathlib.Path, int | None]:
 
 def _only_story(folder: pathlib.Path) -> pathlib.Path:
     files = sorted(f for f in folder.iterdir() if f.suffix.lower() in STORY_SUFFIXES)
+    # A film's folder holds story.yaml; one of the public stories a table beside its captions.
     named = [f for f in files if f.stem == "story"] or [f for f in files if f.suffix == ".csv"]
     candidates = named or files
     if len(candidates) != 1:
@@ -108,6 +111,7 @@ class _StoryDumper(yaml.SafeDumper):
 
 
 def _represent_list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
+    # `[480, 832]` on one line, lists of shots one a line.
     numbers = all(isinstance(item, int) for item in items)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=numbers)
 

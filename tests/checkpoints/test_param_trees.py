@@ -6,28 +6,28 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.convert import (
+from shotstream_jax.checkpoints.naming import Layout, TensorMapping
+from shotstream_jax.checkpoints.param_trees import (
     build_params,
     export_params,
     export_tensors,
     leaves_of,
 )
-from shotstream_jax.checkpoints.naming import Layout, Slot
 from shotstream_jax.checkpoints.report import PartialWeightsError, compare
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, sections, unwrap
 
 TABLE = {
-    "same": Slot(("same",), Layout.SAME, (3,)),
-    "linear": Slot(("deep", "linear"), Layout.LINEAR, (2, 3)),
-    "conv2d": Slot(("deep", "conv2d"), Layout.CONV2D, (2, 3, 4, 5)),
-    "conv3d": Slot(("deep", "conv3d"), Layout.CONV3D, (2, 3, 4, 5, 6)),
-    "time": Slot(("time",), Layout.TIME_CONV, (2, 3, 4, 1, 1)),
-    "point": Slot(("point",), Layout.POINTWISE, (2, 3, 1, 1, 1)),
-    "patch": Slot(("patch",), Layout.PATCH, (5, 4, 1, 2, 3)),
-    "gamma": Slot(("gamma",), Layout.VECTOR, (3, 1, 1)),
-    "table": Slot(("table",), Layout.DROP_FIRST, (1, 6, 2)),
-    "blocks.0.w": Slot(("blocks", "w"), Layout.LINEAR, (2, 3), 0),
-    "blocks.1.w": Slot(("blocks", "w"), Layout.LINEAR, (2, 3), 1),
+    "same": TensorMapping(("same",), Layout.SAME, (3,)),
+    "linear": TensorMapping(("deep", "linear"), Layout.LINEAR, (2, 3)),
+    "conv2d": TensorMapping(("deep", "conv2d"), Layout.CONV2D, (2, 3, 4, 5)),
+    "conv3d": TensorMapping(("deep", "conv3d"), Layout.CONV3D, (2, 3, 4, 5, 6)),
+    "time": TensorMapping(("time",), Layout.TIME_CONV, (2, 3, 4, 1, 1)),
+    "point": TensorMapping(("point",), Layout.POINTWISE, (2, 3, 1, 1, 1)),
+    "patch": TensorMapping(("patch",), Layout.PATCH, (5, 4, 1, 2, 3)),
+    "gamma": TensorMapping(("gamma",), Layout.VECTOR, (3, 1, 1)),
+    "table": TensorMapping(("table",), Layout.DROP_FIRST, (1, 6, 2)),
+    "blocks.0.w": TensorMapping(("blocks", "w"), Layout.LINEAR, (2, 3), 0),
+    "blocks.1.w": TensorMapping(("blocks", "w"), Layout.LINEAR, (2, 3), 1),
 }
 
 

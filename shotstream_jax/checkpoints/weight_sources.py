@@ -1,4 +1,4 @@
-"""What the converter can be pointed at, and the networks that it finds there.
+"""Sources of weights to convert, and the networks in them.
 
 A source is a Wan2.1 folder, a diffusers folder, or a file of one network with a folder (the base)
 that has the others. Nothing is read here but names, shapes and dtypes.
@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from shotstream_jax.checkpoints.formats import OFFICIAL, recognise, without_copies
+from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS, recognise, without_copies
 from shotstream_jax.checkpoints.lora_files import (
     adapted_kernels,
     lora_names,
@@ -24,18 +24,19 @@ from shotstream_jax.checkpoints.tensors import Tensors, section_of, sections, un
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.models.dit_config import DiTConfig
 
+# ShotStream's releases also hold `generator_ema` or the critic; `generator` is what films.
 _SECTION, _LORA_SECTION = "generator", "generator_lora"
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class SourceNetwork:
     """One network to convert.
 
     Attributes:
-      kind: what a person calls its format.
-      table: the places of its tensors.
+      kind: name of its format.
+      table: its name table.
       tensors: by bare name.
-      sizes: what describes it in our `config.json`.
+      sizes: its entry in our `config.json`.
       files: names of the files that it comes from.
     """
 
@@ -50,19 +51,20 @@ class Part:
 class Source:
     """The networks to convert, by name, and the tokenizer file where there is one."""
 
-    parts: Mapping[str, Part]
+    networks: Mapping[str, SourceNetwork]
     tokenizer: pathlib.Path | None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Folder:
-    """Where a kind of folder keeps each network: patterns, of which the first match counts."""
+    """File patterns of each network in a kind of folder, of which the first match counts."""
 
     name: str
     networks: Mapping[str, tuple[str, ...]]
     tokenizer: str
 
 
+# A single file before its shards' index: where both are, the single one is complete by itself.
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _INDEX = ".index.json"
 _FOLDERS = (
@@ -91,10 +93,10 @@ _FOLDERS = (
 
 
 def is_checkpoint(folder: pathlib.Path) -> bool:
-    """Whether a folder says that it is a checkpoint of this package.
+    """Whether a folder has the `config.json` of a checkpoint of this package.
 
     Raises:
-      ValueError: it says something that cannot be read.
+      ValueError: a `config.json` that cannot be read.
     """
     return _json(folder / CONFIG).get("format") == FORMAT
 
@@ -115,54 +117,57 @@ def find_source(
         if base is not None:
             raise ValueError(f"{path} is a folder, which needs no base; leave out {base}.")
         return _in_folder(path)
+    # Settings beside the file describe it; the base's may describe another size (sizes.py checks).
     beside, fallback = path.parent / "config.json", base and base / "config.json"
     settings = beside if beside.is_file() or fallback is None else fallback
     network, part = _part(path, settings, section)
     if base is None:
         return Source({network: part}, _tokenizer_beside(path) if network == "text" else None)
     others = _in_folder(base, without=network)
-    return Source({network: part, **others.parts}, others.tokenizer)
+    return Source({network: part, **others.networks}, others.tokenizer)
 
 
 def with_lora(
     source: Source, path: pathlib.Path, *, alpha: float | None = None, keep: bool = False
 ) -> Source:
-    """Merge a file of LoRA factors into the transformer, or `keep` them as a part of their own.
+    """Merge a file of LoRA factors into the transformer, or `keep` them as a network of their own.
 
     Raises:
       FileNotFoundError: there is no such file.
       PartialWeightsError: factors that do not belong to this transformer, or are incomplete.
       ValueError: no LoRA file, or no transformer to adapt.
     """
-    if "dit" not in source.parts:
+    if "dit" not in source.networks:
         raise ValueError(f"{path} adapts a transformer, and the source holds none; give it one.")
-    base = source.parts["dit"]
+    base = source.networks["dit"]
     tensors = open_weights(path)
     if _LORA_SECTION in sections(tensors):
         tensors = section_of(tensors, _LORA_SECTION, path)
     lora = read_lora(tensors, path, alpha)
-    official = OFFICIAL["dit"].names(DiTConfig(**base.sizes))
+    # Factors carry official names even where the base is in diffusers' layout.
+    official = OFFICIAL_FORMATS["dit"].names(DiTConfig(**base.sizes))
     names = lora_names(official, adapted_kernels(official, lora), lora.rank)
     report = compare(names, lora.tensors)
     if not report.whole:
         raise PartialWeightsError(report, f"LoRA factors in {path}")
     if keep:
         sizes = {"rank": lora.rank, "alpha": lora.alpha}
-        part = Part("LoRA factors", names, lora.tensors, sizes, (path.name,))
-        return dataclasses.replace(source, parts={**source.parts, "lora": part})
+        part = SourceNetwork("LoRA factors", names, lora.tensors, sizes, (path.name,))
+        return dataclasses.replace(source, networks={**source.networks, "lora": part})
     merged = merge_lora(base.table, base.tensors, names, lora)
     part = dataclasses.replace(base, tensors=merged, files=(*base.files, path.name))
-    return dataclasses.replace(source, parts={**source.parts, "dit": part})
+    return dataclasses.replace(source, networks={**source.networks, "dit": part})
 
 
 def _in_folder(path: pathlib.Path, without: str | None = None) -> Source:
-    """Everything that a folder of a known kind must hold, except the network `without`."""
+    """All networks that a folder of a known kind must hold, except the network `without`."""
     if not path.is_dir():
         raise FileNotFoundError(f"There is no folder {path}; check the path.")
     if is_checkpoint(path):
         raise ValueError(
             f"{path} is a checkpoint already; give official weights, or --dtype to store it again."
         )
+    # The kind with most files, so that an incomplete folder is reported by what it lacks.
     found = {folder.name: _files(path, folder) for folder in _FOLDERS}
     folder = max(_FOLDERS, key=lambda folder: len(found[folder.name]))
     files = found[folder.name]
@@ -176,6 +181,7 @@ def _in_folder(path: pathlib.Path, without: str | None = None) -> Source:
         **{name: p[0] for name, p in folder.networks.items()},
         "tokenizer": folder.tokenizer,
     }
+    # A film needs all three networks and the tokenizer: half a folder is a download that was cut.
     missing = [pattern for name, pattern in patterns.items() if name not in {*files, without}]
     if missing:
         raise FileNotFoundError(
@@ -183,10 +189,10 @@ def _in_folder(path: pathlib.Path, without: str | None = None) -> Source:
             "fetch what is missing, nothing partial is converted."
         )
     tokenizer = _checked_tokenizer(files.pop("tokenizer"))
-    parts = dict(
+    networks = dict(
         _part(file, file.parent / "config.json") for name, file in files.items() if name != without
     )
-    return Source(parts, tokenizer)
+    return Source(networks, tokenizer)
 
 
 def _files(path: pathlib.Path, folder: _Folder) -> dict[str, pathlib.Path]:
@@ -200,26 +206,29 @@ def _files(path: pathlib.Path, folder: _Folder) -> dict[str, pathlib.Path]:
 
 def _part(
     file: pathlib.Path, settings: pathlib.Path, section: str | None = None
-) -> tuple[str, Part]:
+) -> tuple[str, SourceNetwork]:
     tensors = open_weights(file)
+    # A bare file has no sections: its first segments are names of modules.
     if section is None and _SECTION in sections(tensors):
         section = _SECTION
     if section is not None:
         tensors = section_of(tensors, section, file)
     tensors = unwrap(tensors)
     format_ = recognise(tensors, file)
+    # Tied embeddings are saved under two names by some libraries.
     tensors = without_copies(format_, tensors)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     try:
-        config = format_.sizes(shapes, format_.landmarks, _json(settings))
+        config = format_.sizes(shapes, format_.signature_keys, _json(settings))
     except ValueError as error:
         raise ValueError(f"{file}, read as a {format_.name}: {error}") from error
     table, sizes = format_.names(config), dataclasses.asdict(config)
-    return format_.network, Part(format_.name, table, tensors, sizes, (file.name,))
+    return format_.network, SourceNetwork(format_.name, table, tensors, sizes, (file.name,))
 
 
 def _tokenizer_beside(text: pathlib.Path) -> pathlib.Path:
     """The tokenizer of a folder that a file of a text encoder is in."""
+    # Beside the file (Wan2.1), or beside its subfolder (diffusers).
     places = [text.parent / folder.tokenizer for folder in _FOLDERS]
     places += [text.parent.parent / folder.tokenizer for folder in _FOLDERS]
     for place in places:
@@ -231,6 +240,7 @@ def _tokenizer_beside(text: pathlib.Path) -> pathlib.Path:
 
 
 def _checked_tokenizer(path: pathlib.Path) -> pathlib.Path:
+    # A Git LFS pointer or an error page in its place is JSON without a model, or no JSON.
     if "model" not in _json(path):
         raise ValueError(f"{path} describes no tokenizer (it has no model); fetch it again.")
     return path

@@ -11,8 +11,8 @@ from shotstream_jax.checkpoints.names_text import text_names
 from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.official import report_on
 from shotstream_jax.checkpoints.report import PartialWeightsError
-from shotstream_jax.checkpoints.sources import find_source, with_lora
 from shotstream_jax.checkpoints.torch_writer import write_torch
+from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig

@@ -1,4 +1,4 @@
-"""A checkpoint stored again in another number format, as trained weights are before they go out."""
+"""A checkpoint stored again in another dtype, as trained float32 weights are for release."""
 
 import pathlib
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from shotstream_jax.checkpoints.manager import (
 )
 
 
-def recast(
+def cast_checkpoint(
     folder: pathlib.Path,
     output: pathlib.Path,
     dtype: DTypeLike,
     *,
     started: Callable[[str], None] = lambda name: None,
 ) -> None:
-    """Write a checkpoint again with every array in another format; all else stays as it is.
+    """Write a checkpoint again with every array in another dtype; all else stays as it is.
 
-    `started` hears the name of each network before it is written.
+    `started` is called with the name of each network before it is written.
 
     Raises:
       FileExistsError: something is at `output` already.
@@ -33,6 +33,7 @@ def recast(
     config = read_config(folder)
     tokenizer = folder / TOKENIZER / "tokenizer.json"
     with creating_checkpoint(output, config, tokenizer if tokenizer.is_file() else None) as partial:
+        # One network at a time: memory holds the largest and not the model.
         for name in config["networks"]:
             started(name)
             write_network(partial, name, load_network(folder, name, dtype=dtype))

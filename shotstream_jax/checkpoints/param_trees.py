@@ -1,4 +1,4 @@
-"""Tensors of a file into our parameter trees, and back; whole or not at all, one at a time."""
+"""Parameter trees from a file's tensors, and back: complete or refused, one tensor at a time."""
 
 import functools
 import pathlib
@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from shotstream_jax.checkpoints.naming import NameTable, Slot, to_official, to_ours
+from shotstream_jax.checkpoints.naming import (
+    NameTable,
+    ParamPath,
+    TensorMapping,
+    to_official,
+    to_ours,
+)
 from shotstream_jax.checkpoints.report import PartialWeightsError, compare
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors, unwrap
 
-Path = tuple[str, ...]
-Tree = dict[str, Any]
-Leaves = Mapping[Path, Tensor]
+Leaves = Mapping[ParamPath, Tensor]
 """The arrays of a parameter tree, by path."""
 
 
@@ -24,7 +28,7 @@ def build_params(
     dtype: DTypeLike | None = None,
     *,
     scratch: pathlib.Path | None = None,
-) -> Tree:
+) -> dict[str, Any]:
     """Fill a parameter tree from a file's tensors, stacked over layers where the table says so.
 
     Names may carry torch's wrapper prefixes. `dtype` casts, `None` keeps what the file has. With
@@ -35,19 +39,21 @@ def build_params(
     """
     tensors = unwrap(tensors)
     dtype = None if dtype is None else np.dtype(dtype)
+    # Before any array is allocated: a partial network is refused in seconds.
     report = compare(table, tensors, dtype)
     if not report.whole:
         raise PartialWeightsError(report)
-    tree: Tree = {}
+    tree: dict[str, Any] = {}
     for path, names in _by_leaf(table).items():
+        # Layers of one leaf may have been saved in several formats; the widest holds them all.
         leaf_dtype = dtype or np.result_type(*(tensors[name].dtype for name in names))
         leaf = _allocate(_leaf_shape(table, names), leaf_dtype, path, scratch)
         for name in names:
-            slot = table[name]
-            leaf[... if slot.layer is None else slot.layer] = to_ours(
-                np.asarray(tensors[name]), slot.layout
+            mapping = table[name]
+            leaf[... if mapping.layer is None else mapping.layer] = to_ours(
+                np.asarray(tensors[name]), mapping.layout
             )
-        _put(tree, path, _settled(leaf))
+        _put(tree, path, _reopened(leaf))
     return tree
 
 
@@ -62,7 +68,7 @@ def export_params(table: NameTable, params: Mapping[str, Any]) -> Iterator[tuple
 
 
 def export_tensors(table: NameTable, leaves: Leaves) -> Tensors:
-    """Name a tree's arrays officially; a leaf is read when the first of its layers is asked for.
+    """A tree's arrays by official name; a leaf is read when the first of its layers is needed.
 
     Raises:
       ValueError: the leaves are not those of the table, or of other shapes.
@@ -76,7 +82,7 @@ def export_tensors(table: NameTable, leaves: Leaves) -> Tensors:
                 f"Parameter {'.'.join(path)} has shape {found}, and the official layout has "
                 f"{expected}; the sizes in config.json are not those of these weights."
             )
-    # Layers of a leaf follow one another, so that holding the last leaf is enough.
+    # Tables list all layers of a leaf in a row: holding the last leaf read is enough.
     read = functools.lru_cache(maxsize=1)(lambda path: np.asarray(leaves[path]))
     return {
         name: LazyArray(table[name].shape, leaves[path].dtype, _exporter(table[name], read))
@@ -85,9 +91,9 @@ def export_tensors(table: NameTable, leaves: Leaves) -> Tensors:
     }
 
 
-def leaves_of(params: Mapping[str, Any], path: Path = ()) -> dict[Path, Tensor]:
+def leaves_of(params: Mapping[str, Any], path: ParamPath = ()) -> dict[ParamPath, Tensor]:
     """The arrays of a nested dict, by path."""
-    leaves: dict[Path, Tensor] = {}
+    leaves: dict[ParamPath, Tensor] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
             leaves |= leaves_of(value, (*path, key))
@@ -96,44 +102,49 @@ def leaves_of(params: Mapping[str, Any], path: Path = ()) -> dict[Path, Tensor]:
     return leaves
 
 
-def _by_leaf(table: NameTable) -> dict[Path, list[str]]:
-    names: dict[Path, list[str]] = {}
-    for name, slot in table.items():
-        names.setdefault(slot.path, []).append(name)
+def _by_leaf(table: NameTable) -> dict[ParamPath, list[str]]:
+    # Dicts keep the table's order, which lists the layers of a leaf from the first to the last.
+    names: dict[ParamPath, list[str]] = {}
+    for name, mapping in table.items():
+        names.setdefault(mapping.path, []).append(name)
     return names
 
 
 def _leaf_shape(table: NameTable, names: list[str]) -> tuple[int, ...]:
-    slot = table[names[0]]
-    one = to_ours(np.broadcast_to(np.int8(0), slot.shape), slot.layout).shape
-    return one if slot.layer is None else (len(names), *one)
+    mapping = table[names[0]]
+    # A broadcast scalar of the official shape costs one byte; its layout gives our shape.
+    one = to_ours(np.broadcast_to(np.int8(0), mapping.shape), mapping.layout).shape
+    return one if mapping.layer is None else (len(names), *one)
 
 
 def _allocate(
-    shape: tuple[int, ...], dtype: np.dtype, path: Path, scratch: pathlib.Path | None
+    shape: tuple[int, ...], dtype: np.dtype, path: ParamPath, scratch: pathlib.Path | None
 ) -> np.ndarray:
     if scratch is None:
         return np.empty(shape, dtype)
+    # A sparse file: the disk gives out blocks as layers are written.
     return np.memmap(scratch / ".".join(path), dtype, mode="w+", shape=shape)
 
 
-def _settled(leaf: np.ndarray) -> np.ndarray:
-    """Map a finished file anew, so that the pages written no longer count as this process's."""
+def _reopened(leaf: np.ndarray) -> np.ndarray:
+    """Map a finished file again, read-only: written pages no longer count as this process's."""
     if not isinstance(leaf, np.memmap):
         return leaf
     return np.memmap(str(leaf.filename), leaf.dtype, mode="r", shape=leaf.shape)
 
 
-def _put(tree: Tree, path: Path, leaf: np.ndarray) -> None:
+def _put(tree: dict[str, Any], path: ParamPath, leaf: np.ndarray) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = leaf
 
 
-def _exporter(slot: Slot, read: Callable[[Path], np.ndarray]) -> Callable[[], np.ndarray]:
+def _exporter(
+    mapping: TensorMapping, read: Callable[[ParamPath], np.ndarray]
+) -> Callable[[], np.ndarray]:
     def export() -> np.ndarray:
-        leaf = read(slot.path)
-        one = leaf if slot.layer is None else leaf[slot.layer]
-        return to_official(one, slot.layout, slot.shape)
+        leaf = read(mapping.path)
+        one = leaf if mapping.layer is None else leaf[mapping.layer]
+        return to_official(one, mapping.layout, mapping.shape)
 
     return export
