@@ -31,7 +31,7 @@ config = IntraShotTraining(
     teacher=pathlib.Path("runs/tiny/teacher_more/export"),
     latents=pathlib.Path("runs/tiny/latents"),
     dmd=DMDConfig(guidance=2.0, history_guidance=True, shift=TINY.rollout.shift),
-    ratio=6,
+    generator_every=6,
     commits="finished",
     optimizer=OptimizerConfig(learning_rate=3e-5, warmup=10, b1=0.0, b2=0.99, ema=0.98),
     critic_optimizer=OptimizerConfig(learning_rate=5e-4, warmup=20, b1=0.0, b2=0.99),

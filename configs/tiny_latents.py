@@ -7,9 +7,9 @@
 
 import pathlib
 
-from shotstream_jax.train.stages.latents import LatentMaking
+from shotstream_jax.train.stages.latents import LatentDataset
 
-config = LatentMaking(
+config = LatentDataset(
     output=pathlib.Path("runs/tiny/latents"),
     samples=2000,
     shard=25,

@@ -31,7 +31,7 @@ config = VAETraining(
         Phase(share=0.2, video_frames=21, batch=1),
     ),
     loss=VAELoss(edges=0.0),
-    gate=0.0,
+    min_oracle_accuracy=0.0,
     height=48,
     width=80,
     log_every=100,

@@ -9,9 +9,9 @@ every shot. Every device encodes a shot at a time.
 import pathlib
 
 from shotstream_jax.models.vae_config import WAN_VAE
-from shotstream_jax.train.stages.latents import LatentMaking
+from shotstream_jax.train.stages.latents import LatentDataset
 
-config = LatentMaking(
+config = LatentDataset(
     output=pathlib.Path("runs/wan/latents"),
     samples=20_000,
     shard=8,

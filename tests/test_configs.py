@@ -12,7 +12,7 @@ from shotstream_jax.cli.train import load_experiment
 from shotstream_jax.perf.plan.experiment import experiment_programs
 from shotstream_jax.presets import TINY
 from shotstream_jax.sharding import make_mesh
-from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.pipeline import Pipeline
 from shotstream_jax.train.engine.stage import Training
@@ -73,10 +73,10 @@ def test_ablations_begin_with_the_miniature_and_differ_from_one_another():
 @pytest.mark.parametrize("path", STEPS, ids=lambda path: path.stem)
 def test_a_full_size_step_lowers_without_weights(path):
     experiment = load_experiment(path)
-    assert isinstance(experiment, Training | Making)
+    assert isinstance(experiment, Training | DatasetJob)
     for program in experiment_programs(experiment, make_mesh(jax.devices()[:1])).values():
         made = program.lower().out_info
-        if isinstance(experiment, Making):
+        if isinstance(experiment, DatasetJob):
             assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}
             continue
         state, metrics = made

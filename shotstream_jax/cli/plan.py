@@ -33,7 +33,7 @@ from shotstream_jax.perf.plan.programs import FilmSizes, film_programs
 from shotstream_jax.perf.plan.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh
 from shotstream_jax.presets import PRESETS
-from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.stage import Training
 
@@ -192,7 +192,7 @@ def make_experiment_plan(
     plans = {name: dataclasses.asdict(program) for name, program in found.items()}
     return {
         "experiment": str(experiment),
-        "stage": type(load_config(experiment, Training, Making)).__name__,
+        "stage": type(load_config(experiment, Training, DatasetJob)).__name__,
         "target": args.target,
         "mesh": next(iter(plans.values()))["mesh"],
         "fits": all(found["fits"] for found in plans.values()),

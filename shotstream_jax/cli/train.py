@@ -9,19 +9,20 @@ status: exit_codes.py.
 """
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.text import Text
 
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.look import look
+from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.train.engine import loop
-from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.pipeline import Experiment, Pipeline, is_done, run
 from shotstream_jax.train.engine.run_folder import EXPORT, Existing
@@ -81,7 +82,7 @@ def train_file(path: pathlib.Path) -> tuple[int, pathlib.Path]:
       ValueError: as `train`.
       OSError: as `train`.
     """
-    console, experiment = Console(stderr=True), load_config(path, Training, Making)
+    console, experiment = Console(stderr=True), load_config(path, Training, DatasetJob)
     if is_done(experiment):
         return ExitCode.DONE, experiment.output
     _tell(console, f"{path}:")
@@ -89,9 +90,9 @@ def train_file(path: pathlib.Path) -> tuple[int, pathlib.Path]:
 
 
 def _run_one(config: Experiment, existing: Existing, console: Console) -> int:
-    with _Display(console) as display:
-        outcome = run(config, existing=existing, watch=display.watch, look=look)
-    return _say_goodbye(outcome, config, console)
+    with ProgressBar(console) as bar:
+        outcome = run(config, existing=existing, watch=functools.partial(_show, bar), look=look)
+    return _print_outcome(outcome, config, console)
 
 
 def _run_all(pipeline: Pipeline, beside: pathlib.Path, existing: Existing, console: Console) -> int:
@@ -118,7 +119,7 @@ def load_experiment(path: pathlib.Path) -> Experiment | Pipeline:
     Raises:
       ValueError: there is no such file, or it defines neither.
     """
-    return load_config(path, Training, Making, Pipeline)
+    return load_config(path, Training, DatasetJob, Pipeline)
 
 
 def override(
@@ -141,11 +142,11 @@ def override(
     )
 
 
-def _say_goodbye(outcome: loop.Outcome, config: Experiment, console: Console) -> int:
+def _print_outcome(outcome: loop.Outcome, config: Experiment, console: Console) -> int:
     again = "the same command with --resume goes on"
     match outcome.ended:
         case "finished":
-            made = config.output if isinstance(config, Making) else config.output / EXPORT
+            made = config.output if isinstance(config, DatasetJob) else config.output / EXPORT
             _tell(console, f"{made} is ready. {_numbers(outcome.scores)}")
             return ExitCode.DONE
         case "stopped":
@@ -160,52 +161,21 @@ def _say_goodbye(outcome: loop.Outcome, config: Experiment, console: Console) ->
             return ExitCode.DIVERGED
 
 
-class _Display:
-    """A bar in a terminal, lines elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn()]
-        self._bar = Progress(*columns, TextColumn("{task.fields[news]}"), console=console)
-        self._task = self._bar.add_task("Compiling", total=None, news="")
-
-    def __enter__(self) -> "_Display":
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
-
-    def watch(self, progress: loop.Progress) -> None:
-        """Show a step."""
-        place = f"step {progress.step}/{progress.steps}"
-        if progress.scores:
-            _tell(self._console, f"{place} validation: {_numbers(progress.scores)}")
-            return
-        news = "  ".join(filter(None, (_pace(progress), _numbers(_losses(progress)))))
-        self._bar.update(
-            self._task,
-            description=place,
-            completed=progress.step,
-            total=progress.steps,
-            news=news,
-        )
-        if progress.recorded and not self._console.is_terminal:
-            _tell(self._console, f"{place}  {news}")
+def _show(bar: ProgressBar, progress: loop.TrainProgress) -> None:
+    """Show a step, and what was recorded with it."""
+    place = f"step {progress.step}/{progress.steps}"
+    if progress.scores:
+        bar.line(f"{place} validation: {_numbers(progress.scores)}")
+        return
+    speed = pace(progress.rate, "steps", progress.seconds_left)
+    status = "  ".join(filter(None, (speed, _numbers(_losses(progress)))))
+    bar.update(place, done=progress.step, total=progress.steps, status=status)
+    if progress.recorded:
+        bar.line_without_bar(f"{place}  {status}")
 
 
-def _pace(progress: loop.Progress) -> str:
-    if progress.rate is None or progress.seconds_left is None:
-        return ""
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{progress.rate:.2f} steps/s, {hours}:{minutes:02d}:{seconds:02d} left"
-
-
-def _losses(progress: loop.Progress) -> dict[str, float]:
-    """Losses, and what else is worth a glance."""
+def _losses(progress: loop.TrainProgress) -> dict[str, float]:
+    """Metrics to show beside the bar, losses first."""
     hidden = ("learning_rate", "steps_per_second", "grad_norm")
     shown = {k: v for k, v in progress.metrics.items() if not k.endswith(hidden)}
     if not shown.get("skipped"):

@@ -133,7 +133,7 @@ def test_a_file_without_settings_is_refused(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("config = 3\n")
     with pytest.raises(
-        ValueError, match="defines config as int; one of Training, Making, Pipeline is needed"
+        ValueError, match="defines config as int; one of Training, DatasetJob, Pipeline is needed"
     ):
         load_experiment(path)
 

@@ -17,7 +17,7 @@ from shotstream_jax.train.stages.causal_init import CausalInitTraining
 from shotstream_jax.train.stages.clips import Phase
 from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
 from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
-from shotstream_jax.train.stages.latents import LatentMaking
+from shotstream_jax.train.stages.latents import LatentDataset
 from shotstream_jax.train.stages.ode_pairs import OdePairs
 from shotstream_jax.train.stages.teacher import TeacherTraining
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
@@ -65,14 +65,14 @@ def vae(root: pathlib.Path, **changes) -> VAETraining:
         "width": WIDTH,
         "video_frames": VIDEO_FRAMES,
         "stories": 4,
-        "looked_at": 1,
-        "judged": 1,
-        "gate": 0.0,
+        "validation_stories": 1,
+        "test_stories": 1,
+        "min_oracle_accuracy": 0.0,
     }
     return VAETraining(**{**settings, **changes})
 
 
-def latents(root: pathlib.Path, **changes) -> LatentMaking:
+def latents(root: pathlib.Path, **changes) -> LatentDataset:
     settings = {
         "output": root / "latents",
         "samples": 4,
@@ -84,7 +84,7 @@ def latents(root: pathlib.Path, **changes) -> LatentMaking:
         "video_frames": VIDEO_FRAMES,
         "budget": ROLLOUT.window.context,
     }
-    return LatentMaking(**{**settings, **changes})
+    return LatentDataset(**{**settings, **changes})
 
 
 def transformer(root: pathlib.Path, stage: str, **changes) -> dict:
@@ -143,7 +143,7 @@ def _distillation(root: pathlib.Path, stage: str, start: str, changes: dict) -> 
         "teacher": root / "teacher" / "export",
         "critic_optimizer": ADAMW,
         "dmd": DMDConfig(shift=ROLLOUT.shift),
-        "ratio": 2,
+        "generator_every": 2,
         **transformer(root, stage, **changes),
     }
 

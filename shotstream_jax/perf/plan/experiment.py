@@ -16,7 +16,7 @@ from shotstream_jax.perf.plan.compile import Plan, plan_program
 from shotstream_jax.perf.plan.programs import Program
 from shotstream_jax.perf.targets import find_target, training_mesh
 from shotstream_jax.sharding import placed_shapes, shardings_for
-from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.pipeline import Experiment
 from shotstream_jax.train.engine.programs import build_programs, check_division
@@ -61,13 +61,13 @@ def experiment_programs(experiment: Experiment, mesh: Mesh) -> dict[str, Program
         stage whose batches differ in shape from one step to another.
       FileNotFoundError: no checkpoint to take sizes from that the experiment does not tell.
     """
-    if isinstance(experiment, Making):
+    if isinstance(experiment, DatasetJob):
         return {"samples": _sample_program(experiment, mesh)}
     return _step_programs(experiment, mesh)
 
 
 def _programs(file: pathlib.Path, target: str, mesh: str) -> tuple[dict[str, Program], Mesh]:
-    experiment = load_config(file, Training, Making)
+    experiment = load_config(file, Training, DatasetJob)
     own = experiment.mesh
     laid = training_mesh(find_target(target), mesh, fsdp=own.fsdp, tensor=own.tensor)
     return experiment_programs(experiment, laid), laid
@@ -99,8 +99,8 @@ def _step_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
     }
 
 
-def _sample_program(making: Making, mesh: Mesh) -> Program:
-    program = making.program(mesh)
+def _sample_program(job: DatasetJob, mesh: Mesh) -> Program:
+    program = job.program(mesh)
     arguments = {"networks": _placed(program.networks, mesh), **program.inputs}
     return Program(name="samples", function=program.function, arguments=arguments)
 

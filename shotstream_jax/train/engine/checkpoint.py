@@ -1,17 +1,18 @@
-"""Checkpoints of a run: the state, and the facts that belong to it, step by step.
+"""Checkpoints of a run: the training state, and the facts that belong to it, step by step.
 
     checkpoints/000200/state/   arrays by name, such as `params.vae.encoder.conv_in.kernel`
     checkpoints/000200/facts/   JSON: position in the data, settings, a digest of the arrays
 
 Orbax writes in the background and renames what is complete, so that a killed process leaves the
-checkpoint before. What is read is compared with the digest; a damaged checkpoint is set aside, and
-the one before it is used.
+checkpoint before. Arrays that are read are compared with the digest; a damaged checkpoint is set
+aside, and the one before it is used.
 """
 
 import contextlib
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,7 +26,13 @@ from shotstream_jax.typing import Array, PyTree
 FOLDER, DAMAGED = "checkpoints", "damaged"
 
 Facts = dict[str, Any]
-"""What JSON can hold."""
+"""JSON values by name."""
+
+_FORMAT = 2
+"""Written into the facts, where format 1 wrote nothing."""
+
+_FIELDS_OF_FORMAT_1 = {"opt_state": "moments", "ema_params": "means"}
+"""Fields of the state whose arrays had other names in format 1."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,15 +53,15 @@ class Store:
         )
 
     def save(self, state: TrainState, facts: Facts) -> None:
-        """Begin to write a checkpoint; the state may be used up as soon as this returns.
+        """Begin to write a checkpoint; the state may be donated as soon as this returns.
 
         Raises:
-          OSError: this or the one before cannot be written.
+          OSError: this checkpoint, or the one before, cannot be written.
         """
         arrays, step = _by_name(state), int(state.step)
         if step in self._manager.all_steps():
             return
-        facts = {**facts, "digest": int(_digest(arrays))}
+        facts = {**facts, "format": _FORMAT, "digest": int(_digest(arrays))}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays), facts=ocp.args.JsonSave(facts)
         )
@@ -64,15 +71,20 @@ class Store:
     def restore(
         self, shapes: TrainState, shardings: TrainState, check: Callable[[Facts], None]
     ) -> tuple[TrainState, Facts] | None:
-        """The newest state that is whole, and its facts; `None` if nothing was ever saved.
+        """The newest undamaged state and its facts; `None` if there is no checkpoint.
 
-        `check` is shown the facts before any array is read, and may refuse them.
+        Args:
+          shapes: of the state.
+          shardings: of each of its leaves.
+          check: called with the facts before any array is read; may raise to refuse them.
 
         Raises:
           ValueError: there are checkpoints, and all are damaged.
         """
         damaged: dict[int, Exception] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
+            # What a damaged file makes Orbax or TensorStore raise is not documented, so that any
+            # exception counts. `check` stands outside: a run with other settings is not damaged.
             try:
                 facts = self._facts(step)
             except Exception as error:  # noqa: BLE001
@@ -80,7 +92,7 @@ class Store:
                 continue
             check(facts)
             try:
-                state = self._state(step, shapes, shardings, facts["digest"])
+                state = self._state(step, shapes, shardings, facts)
             except Exception as error:  # noqa: BLE001
                 damaged[step] = error
                 continue
@@ -104,12 +116,12 @@ class Store:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait likewise, and let go of the folder."""
+        """Wait until everything is on the disk, and release the folder."""
         self._manager.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        # Orbax raises bare Exceptions, here and below, whatever the system's reason was.
+        # Orbax raises bare Exceptions from its writing threads, whatever the cause.
         try:
             yield
         except Exception as error:
@@ -123,15 +135,16 @@ class Store:
         return self._manager.restore(step, args=args)["facts"]
 
     def _state(
-        self, step: int, shapes: TrainState, shardings: TrainState, digest: int
+        self, step: int, shapes: TrainState, shardings: TrainState, facts: Facts
     ) -> TrainState:
-        wanted = placed_shapes(shapes, shardings)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(_by_name(wanted)))
+        fields = _FIELDS_OF_FORMAT_1 if facts.get("format", 1) == 1 else {}
+        wanted = _by_name(placed_shapes(shapes, shardings), fields)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
         arrays = self._manager.restore(step, args=args)["state"]
-        found = int(_digest(arrays))
+        found, digest = int(_digest(arrays)), facts["digest"]
         if found != digest:
             raise ValueError(f"its arrays have digest {found} where {digest} was written")
-        return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[n] for n in _names(shapes)])
+        return jax.tree.unflatten(jax.tree.structure(shapes), [arrays[name] for name in wanted])
 
     def _set_aside(self, damaged: dict[int, Exception], used: int) -> None:
         for step, error in damaged.items():
@@ -147,26 +160,39 @@ class Store:
             self._manager.reload()
 
 
-def _by_name(state: TrainState) -> dict[str, Any]:
-    """All leaves in one dict: what is stored does not depend on how classes are registered."""
-    return dict(zip(_names(state), jax.tree.leaves(state), strict=True))
+def _by_name(state: TrainState, fields: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """All leaves by their path: what is stored does not depend on how classes are registered.
 
-
-def _names(state: TrainState) -> list[str]:
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
-    return [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    Args:
+      state: arrays or shapes.
+      fields: stored names of fields of the state that are stored under another one.
+    """
+    named = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        field, dot, rest = name.partition(".")
+        named[f"{fields.get(field, field)}{dot}{rest}"] = leaf
+    return named
 
 
 @jax.jit
 def _digest(arrays: dict[str, Array]) -> Array:
-    """A number that changes with any bit of the arrays, and with their places."""
+    """A checksum that changes with any bit of the arrays, and with their order.
+
+    Computed on the devices, where the arrays are: hashing them on the host would copy all of them
+    there first. It guards against damage, not against forgery.
+    """
     total = jnp.uint32(0)
+    # Horner's rule over the arrays, with FNV's 32-bit prime: two arrays cannot be exchanged.
     for name in sorted(arrays):
         total = total * jnp.uint32(0x01000193) + _weighted_sum(arrays[name])
     return total
 
 
 def _weighted_sum(array: Array) -> Array:
+    # Every element has an odd weight of its own place: odd numbers are invertible modulo 2^32, so
+    # that any change of one element changes the sum. 0x9E3779B1 is Knuth's multiplier (2^32 over
+    # the golden ratio), which spreads the weights of neighbours.
     bits = _bits(array)
     places = jnp.uint32(1)
     for axis in range(bits.ndim):

@@ -1,16 +1,15 @@
-"""Stages that make a dataset instead of a network: the encoded films, the teacher's trajectories.
+"""Stages that compute a dataset: the encoded films, the teacher's trajectories.
 
-    make(making)   open folder -> for every shard that is missing: make it, write it
+    build_dataset(job)   open folder -> for every missing shard: compute it, write it
 
-They are settings, a folder and a lock like any run, stop when asked, and go on shard by shard.
-What a sample is made from depends on its number and the seed alone, so that it does not matter who
-makes it, or when.
+Like any run they have settings, a folder and a lock, stop at a signal, and resume shard by shard. A
+sample depends on its number and the seed alone, so that it is the same whichever process computes
+it, and when.
 """
 
 import abc
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,7 +18,8 @@ from jax.sharding import Mesh
 
 from shotstream_jax.data.shards import FACTS as DATASET
 from shotstream_jax.data.shards import Arrays, Shards
-from shotstream_jax.train.engine.loop import Outcome, Progress, Watch, ignore, stop_signals
+from shotstream_jax.progress import RateMeter
+from shotstream_jax.train.engine.loop import Outcome, TrainProgress, Watch, ignore, stop_signals
 from shotstream_jax.train.engine.run_folder import (
     Existing,
     describe,
@@ -32,26 +32,26 @@ from shotstream_jax.typing import PyTree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How samples are made.
+class SampleBuilder:
+    """Computes samples from their numbers.
 
     Attributes:
-      facts: what readers of the dataset must know.
-      make: the samples of the numbers given, one row each.
+      facts: description of the samples that readers of the dataset check.
+      build: the samples of some numbers, stacked along the first axis of every field.
     """
 
     facts: Mapping[str, Any]
-    make: Callable[[Sequence[int]], Arrays]
+    build: Callable[[Sequence[int]], Arrays]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleProgram:
-    """What makes samples, before there are weights or data.
+    """The program that computes samples, as shapes: it can be compiled without weights or data.
 
     Attributes:
-      function: of the networks, then of every input in order; yet to be compiled.
+      function: of the networks, then of every input in order; not yet jitted.
       networks: by name.
-      inputs: shapes of what else it is given, with their places, by what they are.
+      inputs: shapes and shardings of the other arguments, by name.
     """
 
     function: Callable[..., Any]
@@ -60,14 +60,14 @@ class SampleProgram:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Making(abc.ABC):
-    """Settings of a dataset in the making.
+class DatasetJob(abc.ABC):
+    """Settings of a stage that computes a dataset.
 
     Attributes:
       output: folder of the dataset.
-      samples: how many.
-      shard: samples that are made and written at once.
-      seed: where randomness starts.
+      samples: number of samples.
+      shard: samples computed and written at once: what a stopped job loses at most.
+      seed: of the samples.
       mesh: how the devices share the work.
     """
 
@@ -78,59 +78,63 @@ class Making(abc.ABC):
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     MAY_CHANGE: ClassVar = frozenset({"output", "mesh"})
-    """Settings that the making may be resumed with other values of."""
+    """Settings that may differ when the job is resumed."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: no samples, or shards of none."""
+        """Raises: ValueError: no samples, or shards without samples."""
         shards_of(self)
 
     @abc.abstractmethod
     def program(self, mesh: Mesh) -> SampleProgram:
-        """What runs on the devices; nothing is allocated.
+        """The program that runs on the devices; nothing is allocated.
 
         Raises:
           ValueError: sizes that do not fit together.
-          FileNotFoundError: no checkpoint to take sizes from that the settings do not tell.
+          FileNotFoundError: no checkpoint to read sizes from that the settings leave open.
         """
 
     @abc.abstractmethod
-    def recipe(self) -> Recipe:
-        """Bind what makes samples.
+    def builder(self) -> SampleBuilder:
+        """Load networks and data, and bind the function that computes samples.
 
         Raises:
           ValueError: settings, data or checkpoints that do not fit together.
-          OSError: files that are not there.
+          OSError: files that cannot be read.
         """
 
 
-def make(making: Making, *, existing: Existing = "refuse", watch: Watch = ignore) -> Outcome:
-    """Make what is missing of a dataset, or as much until SIGTERM or Ctrl-C.
+def build_dataset(
+    job: DatasetJob, *, existing: Existing = "refuse", watch: Watch = ignore
+) -> Outcome:
+    """Compute the missing shards of a dataset, until SIGTERM or Ctrl-C.
 
     Raises:
       ValueError: settings, data, checkpoints or a folder that do not fit together.
       OSError: files that cannot be read or written.
     """
-    found = stored_facts(making.output) if existing == "resume" else None
+    found = stored_facts(job.output) if existing == "resume" else None
     if found is not None:
-        refuse_other(making, found)
-    with opened(making, existing) as folder, stop_signals() as stop:
-        shards = shards_of(making)
+        refuse_other(job, found)
+    with opened(job, existing) as folder, stop_signals() as stop:
+        shards = shards_of(job)
         missing = list(shards.missing(jax.process_index(), jax.process_count()))
         made = len(shards) - len(missing)
+        # The facts are written before the first shard, so that a dataset is never without them.
         if missing or not (folder / DATASET).is_file():
-            recipe = making.recipe()
-            shards.describe({**recipe.facts, "run": describe(making)})
-            began = time.monotonic()
-            for count, shard in enumerate(missing, 1):
+            builder = job.builder()
+            shards.describe({**builder.facts, "run": describe(job)})
+            meter = RateMeter()
+            for shard in missing:
                 if stop:
                     return Outcome(ended="stopped", step=made, signal=stop[0])
-                shards.write(shard, recipe.make(shards.rows(shard)))
+                shards.write(shard, builder.build(shards.rows(shard)))
                 made += 1
-                rate = count / (time.monotonic() - began)
-                watch(Progress(step=made, steps=len(shards), metrics={}, rate=rate, recorded=True))
-        return Outcome(ended="finished", step=made, scores={"samples": float(making.samples)})
+                meter.count()
+                at = {"step": made, "steps": len(shards), "rate": meter.rate}
+                watch(TrainProgress(**at, metrics={}, recorded=True))
+        return Outcome(ended="finished", step=made, scores={"samples": float(job.samples)})
 
 
-def shards_of(making: Making) -> Shards:
-    """Where the samples are, or will be."""
-    return Shards(making.output, making.samples, making.shard)
+def shards_of(job: DatasetJob) -> Shards:
+    """The shards of a job's folder, written or not."""
+    return Shards(job.output, job.samples, job.shard)

@@ -1,10 +1,10 @@
-"""The training loop, one for all stages.
+"""The training loop of every stage.
 
-    train(training)   open folder -> restore or begin -> step, step, ... -> finish
+    train(training)   open folder -> restore or initialise -> step, step, ... -> finish
 
-The next step is dispatched before the last one's metrics are read, so the device never waits for
-the host. What a person must know ends up in the run's folder (run_folder.py); a caller may watch.
-One process drives all devices.
+A step is dispatched before the metrics of the step before are read, so the device never waits for
+the host. Everything that is kept is in the run's folder (run_folder.py); `watch` is called with the
+progress after each step. One process drives all devices.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import pathlib
 import shutil
 import signal as signals
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Literal
@@ -22,9 +21,15 @@ from typing import Any, Literal
 import jax
 from jax.sharding import Mesh
 
+from shotstream_jax.progress import RateMeter, seconds_left
 from shotstream_jax.train.engine.checkpoint import Store
 from shotstream_jax.train.engine.dump import write_dump
-from shotstream_jax.train.engine.metrics import Board, Interval, Journal, Record
+from shotstream_jax.train.engine.metrics import (
+    MeanAccumulator,
+    MetricsWriter,
+    Record,
+    TensorBoardWriter,
+)
 from shotstream_jax.train.engine.objective import Batch
 from shotstream_jax.train.engine.programs import (
     build_programs,
@@ -48,16 +53,16 @@ _STOPPING = (signals.SIGTERM, signals.SIGINT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What is known after a step.
+class TrainProgress:
+    """Progress after a step.
 
     Attributes:
       step: its number, from 1.
       steps: steps in all.
-      metrics: of the latest step that was read, or means where a record was just written.
-      rate: steps a second, pauses left out; `None` until the first record.
+      metrics: of this step, or their means where a record was just written.
+      rate: steps per second without pauses; `None` until the first record.
       recorded: whether a record was just written.
-      scores: of the validation that was just made, if any.
+      scores: of the validation that just ended, if any.
     """
 
     step: int
@@ -70,7 +75,7 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """Time for the steps left, once there is a rate."""
-        return (self.steps - self.step) / self.rate if self.rate else None
+        return seconds_left(self.steps - self.step, self.rate)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,12 +83,12 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-      ended: all steps taken; asked to stop, everything saved; or given up on steps without a
-        finite gradient.
+      ended: `finished`, all steps taken; `stopped` by a signal, with everything saved; or
+        `diverged`, after `patience` steps in a row without a finite gradient.
       step: steps taken.
       scores: of the finished networks.
-      signal: what asked to stop.
-      dump: where the last step of a run that was given up is written down.
+      signal: the signal that stopped it.
+      dump: folder that describes the last step of a run that diverged.
     """
 
     ended: Literal["finished", "stopped", "diverged"]
@@ -93,11 +98,11 @@ class Outcome:
     dump: pathlib.Path | None = None
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[TrainProgress], None]
 
 
-def ignore(progress: Progress) -> None:
-    """Do not watch."""
+def ignore(progress: TrainProgress) -> None:
+    """Ignore the progress."""
     del progress
 
 
@@ -113,7 +118,7 @@ def train(
     Args:
       training: the settings.
       existing: what to do about a run that is there already.
-      watch: is told of every step.
+      watch: called after every step.
       look: films with a model in training and scores it, when the stage has one.
 
     Raises:
@@ -128,7 +133,7 @@ def train(
         try:
             while run.step < training.steps and not stop and run.dump is None:
                 run.advance()
-            run.settle()
+            run.process_metrics()
             if run.dump is not None:
                 return Outcome(ended="diverged", step=run.step, dump=run.dump)
             run.save()
@@ -140,7 +145,7 @@ def train(
 
 
 class _Run:
-    """A run between two steps, on the host: state, place in the data, metrics yet to be read."""
+    """The host's side of a run: training state, batches, metrics that are not read yet."""
 
     def __init__(
         self,
@@ -171,73 +176,86 @@ class _Run:
         self._frozen = load_networks(stage.frozen, self._programs.mesh)
         self.step = int(self._state.step)
         self.dump: pathlib.Path | None = None
-        self._interval = Interval(facts["interval"])
-        self._board = Board(folder, self.step)
-        journal = functools.partial(Journal, folder, step=self.step, board=self._board)
-        self._metrics, self._validation = journal("metrics"), journal("validation")
+        # Saved with the checkpoint: the first record after a restart also covers the steps that
+        # were taken before it.
+        self._means = MeanAccumulator(facts["interval"])
+        self._tensorboard = TensorBoardWriter(folder, self.step)
+        writer = functools.partial(
+            MetricsWriter, folder, step=self.step, tensorboard=self._tensorboard
+        )
+        self._metrics, self._validation = writer("metrics"), writer("validation")
         self._unread: tuple[int, Batch, Any] | None = None
-        self._clock = _Clock()
+        self._meter = RateMeter()
+        self._rate: float | None = None
 
     def advance(self) -> None:
-        """Take a step, and do what is due after it."""
-        network = self._stage.turn(self.step)
+        """Dispatch a step; then read metrics, validate and save where that is due."""
+        network = self._stage.network_for_step(self.step)
         objective = self._stage.objectives[network]
         batch = next(self._batches)
         placed = place_batch(batch, objective, self._programs.mesh)
         step = self._programs.steps[network]
         self._state, metrics = step(self._state, self._frozen, placed)
         self.step += 1
-        # Of the step before: this one is only on its way.
-        self.settle()
+        # Those of the step before, while the device computes this one.
+        self.process_metrics()
         self._unread = self.step, batch, metrics
         due = self._due()
         if due:
-            self.settle()
+            # This step's too: a run that diverged must neither be validated nor saved.
+            self.process_metrics()
         if self.dump is None and "validate" in due:
-            with self._clock.pause():
+            with self._meter.pause():
                 self._validate()
         if self.dump is None and "save" in due:
-            with self._clock.pause():
+            with self._meter.pause():
                 self.save()
 
-    def settle(self) -> None:
-        """Wait for the latest step, note its metrics and judge it."""
+    def process_metrics(self) -> None:
+        """Fetch the pending step's metrics, record them, and end the run if it diverged."""
         if self._unread is None:
             return
         (step, batch, metrics), self._unread = self._unread, None
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         counts = {name: values.pop(name) for name in _COUNTS}
-        self._interval.add(values)
-        self._clock.count()
+        self._means.add(values)
+        self._meter.count()
+        # A single bad batch is survived. Many in a row mean that the parameters themselves do not
+        # give finite numbers any more, and no later step will: skipped steps do not change them.
         if counts["skipped_in_row"] >= self._training.patience:
             self.dump = write_dump(self._folder, step, {**values, **counts}, batch, self._state)
         recorded = step % self._training.log_every == 0 or step == self._training.steps
         if recorded:
-            values = {**self._interval.means(), "skipped": counts["skipped"]}
-            self._interval = Interval()
-            values["steps_per_second"] = self._clock.measure()
+            values = {**self._means.means(), "skipped": counts["skipped"]}
+            self._means = MeanAccumulator()
+            self._rate = self._meter.rate or self._rate
+            self._meter.restart()
+            values["steps_per_second"] = self._rate or 0.0
             self._metrics.write(step, values)
-        self._tell(step, values, recorded=recorded)
+        self._report(step, values, recorded=recorded)
 
     def save(self) -> None:
-        """Begin to write a checkpoint."""
+        """Begin to write a checkpoint, in the background."""
         facts = {
             "run": describe(self._training),
             "data": self._batches.get_state(),
-            "interval": self._interval.state,
+            "interval": self._means.state,
         }
         self._store.save(self._state, facts)
 
     def finish(self) -> Scores:
-        """Make what the next stage starts from, in place of what an earlier finish made."""
+        """Export the trained networks, in place of an earlier export."""
+        # The last checkpoint first: if exporting fails, the run can be resumed to export again.
         self._store.wait()
         shutil.rmtree(self._folder / EXPORT, ignore_errors=True)
-        return self._stage.finish({**self._frozen, **self._state.best}, self._folder / EXPORT)
+        return self._stage.finish(
+            {**self._frozen, **self._state.export_params}, self._folder / EXPORT
+        )
 
     def close(self) -> None:
-        """Wait until everything is written."""
+        """Wait until everything is written, and release the files."""
         self._store.close()
-        self._board.close()
+        self._tensorboard.close()
 
     def _due(self) -> set[str]:
         every = {"validate": self._training.validate_every, "save": self._training.save_every}
@@ -246,56 +264,27 @@ class _Run:
     def _validate(self) -> None:
         pictures = self._folder / VALIDATION
         pictures.mkdir(exist_ok=True)
-        networks = {**self._frozen, **self._state.best}
+        networks = {**self._frozen, **self._state.export_params}
         scores = self._stage.validate(networks, pictures, self.step)
         if self._look and self._candidate:
             scores = {**scores, **self._look(self._candidate, networks, pictures, self.step)}
         if scores:
             self._validation.write(self.step, scores)
-            self._tell(self.step, {}, scores=scores)
+            self._report(self.step, {}, scores=scores)
 
-    def _tell(
+    def _report(
         self, step: int, metrics: Record, *, recorded: bool = False, scores: Scores | None = None
     ) -> None:
         self._watch(
-            Progress(
+            TrainProgress(
                 step=step,
                 steps=self._training.steps,
                 metrics=metrics,
-                rate=self._clock.rate,
+                rate=self._rate,
                 recorded=recorded,
                 scores=scores,
             )
         )
-
-
-class _Clock:
-    """Steps a second, without pauses and without the first step, which compiles."""
-
-    def __init__(self) -> None:
-        self._counted, self._since = -1, 0.0
-        self.rate: float | None = None
-
-    def count(self) -> None:
-        """Count a step."""
-        if self._counted < 0:
-            self._since = time.monotonic()
-        self._counted += 1
-
-    def measure(self) -> float:
-        """The rate of the steps since it was last measured; 0 if only the first was taken."""
-        now = time.monotonic()
-        if self._counted > 0:
-            self.rate = self._counted / max(now - self._since, 1e-9)
-        self._counted, self._since = 0, now
-        return self.rate or 0.0
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Do not count the time of the block."""
-        began = time.monotonic()
-        yield
-        self._since += time.monotonic() - began
 
 
 @contextlib.contextmanager

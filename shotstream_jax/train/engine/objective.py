@@ -97,6 +97,6 @@ class Objective:
     trainable: Callable[[Any], PyTree[bool]] | None = None
 
     def transformation(self) -> optax.GradientTransformation:
-        """The optimizer, which keeps no moments for what does not learn."""
+        """The optimizer, without state for leaves that are not trained."""
         whole = make_optimizer(self.optimizer)
         return whole if self.trainable is None else optax.masked(whole, self.trainable)

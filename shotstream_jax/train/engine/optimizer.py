@@ -1,8 +1,7 @@
-"""How one network's parameters move: clipped AdamW or Muon, the rate, and their running mean.
+"""Optimizer of one network: clipped AdamW or Muon, learning-rate schedule, EMA of the parameters.
 
-An update is counted only when it is made: networks that take turns have counts of their own, and a
-skipped step moves neither the schedule nor the mean. Moments and means are float32, like the
-parameters that they follow.
+Schedule and EMA count the network's own updates: networks that train alternately have a count each,
+and a skipped step advances neither. Optimizer state and EMA are float32, like the parameters.
 """
 
 import dataclasses
@@ -28,17 +27,18 @@ class OptimizerConfig:
     Source: Jordan et al., "Muon: an optimizer for hidden layers", 2024; `optax.contrib.muon`.
 
     Attributes:
-      learning_rate: at its highest.
-      muon: how many times the rate kernels move at by Muon; `None` moves everything by AdamW.
-      schedule: whether it stays there after warming up, or falls along half a cosine.
-      warmup: updates over which it rises; a shorter run does nothing but warm up.
-      final: share of the rate that a cosine ends at.
-      b1: decay of the mean gradient.
-      b2: decay of the mean squared gradient.
-      eps: added to the root of the mean square.
-      weight_decay: share of a parameter that a rate of 1 would take away at each update.
-      clip: largest norm of the whole gradient; `None` does not clip.
-      ema: decay of the parameters' running mean; `None` keeps none.
+      learning_rate: peak learning rate.
+      muon: learning rate of kernels under Muon, as a multiple of `learning_rate`; `None` trains
+        everything with AdamW.
+      schedule: after warm-up, constant or half a cosine.
+      warmup: updates of linear warm-up; a shorter run is all warm-up.
+      final: learning rate at the end of a cosine, as a fraction of the peak.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+      weight_decay: decoupled weight decay, multiplied by the learning rate.
+      clip: largest global norm of the gradient; `None` does not clip.
+      ema: decay of the parameters' exponential moving average; `None` keeps none.
     """
 
     learning_rate: float
@@ -71,14 +71,22 @@ class OptimizerConfig:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Gradients to directions: clip, scale, decay. The learning rate is left to the caller."""
+    """Gradients to update directions: clip, precondition, decay; not yet times the learning rate.
+
+    The learning rate is applied by the caller, because it depends on the count of updates that were
+    made, and Optax's own count would also advance on steps that are skipped.
+    """
+    # Clipped first: Adam's moments must not see a spike at full size, since they remember it for
+    # 1 / (1 - b2) updates.
     clip = optax.identity() if config.clip is None else optax.clip_by_global_norm(config.clip)
     if config.muon is not None:
+        # Optax's muon returns steps to add; the caller subtracts.
         return optax.chain(clip, _muon(config, config.muon), optax.scale(-1.0))
     if config.b1:
         scale = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)
     else:
-        # Adam without a mean gradient, which it would otherwise store as a copy of the last one.
+        # With b1 = 0 (the reference trains with it) Adam's first moment is the gradient itself;
+        # RMSProp with bias correction is the same update and stores one tree less.
         scale = optax.scale_by_rms(
             decay=config.b2, eps=config.eps, eps_in_sqrt=False, bias_correction=True
         )
@@ -86,7 +94,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _muon(config: OptimizerConfig, rate: float) -> optax.GradientTransformation:
-    """Muon for kernels, Nesterov AdamW for everything else; steps, not directions."""
+    """Muon for kernels, Nesterov AdamW for everything else; returns steps to add."""
+    # The caller multiplies everything by the learning rate, so rates here are relative to it:
+    # `rate` for kernels, 1 for the rest. Muon multiplies its decay by its own rate, which is
+    # divided out: everything decays alike.
     return optax.contrib.muon(
         rate,
         adam_learning_rate=1.0,
@@ -102,10 +113,11 @@ def _muon(config: OptimizerConfig, rate: float) -> optax.GradientTransformation:
 
 
 def _matrix_axes(path: tuple[Any, ...], leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
-    """How a kernel is a matrix: outputs are its last axis; stacked layers are many matrices.
+    """The axes of a kernel that make a matrix: the last one is outputs, `blocks` stacks matrices.
 
-    The first and the last layer of a transformer are left to AdamW, as is usual. So is the text
-    encoder: its attention is not scaled, and large kernels would settle early what it looks at.
+    The first and last layer of a transformer are left to AdamW, as Jordan et al. do. So is the text
+    encoder: its attention logits are not scaled by 1/sqrt(head_dim), and kernels of the size that
+    Muon gives them would saturate its softmax early.
     """
     names = [entry.key for entry in path]
     if names[-1] != "kernel" or {"patch_embedding", "head", "text"} & set(names):
@@ -114,9 +126,11 @@ def _matrix_axes(path: tuple[Any, ...], leaf: Array) -> optax.contrib.MuonDimens
     return optax.contrib.MuonDimensionNumbers(tuple(inputs), (leaf.ndim - 1,))
 
 
-def learning_rate(config: OptimizerConfig, update: Index, horizon: int) -> Float[Array, ""]:
-    """Rate of update number `update`, from 0, in a run of `horizon` updates."""
-    warmup = min(config.warmup, max(horizon - 1, 0))
+def learning_rate(config: OptimizerConfig, update: Index, total_updates: int) -> Float[Array, ""]:
+    """Learning rate of the network's update number `update`, from 0, of `total_updates`."""
+    # Optax refuses a cosine without an update after the warm-up.
+    warmup = min(config.warmup, max(total_updates - 1, 0))
+    # The first of `warmup` updates moves too: from 0 it would be a step that trains nothing.
     first = config.learning_rate / (warmup + 1)
     if config.schedule == "constant":
         schedule = optax.warmup_constant_schedule(first, config.learning_rate, warmup)
@@ -125,16 +139,18 @@ def learning_rate(config: OptimizerConfig, update: Index, horizon: int) -> Float
             first,
             config.learning_rate,
             warmup,
-            decay_steps=max(horizon, 1),
+            decay_steps=max(total_updates, 1),
             end_value=config.final * config.learning_rate,
         )
     return jnp.asarray(schedule(update), jnp.float32)
 
 
-def follow(mean: PyTree[Any], params: PyTree[Any], update: Index, decay: float) -> PyTree[Any]:
-    """Move the running mean towards the parameters that update number `update` made.
+def ema_update(mean: PyTree[Any], params: PyTree[Any], update: Index, decay: float) -> PyTree[Any]:
+    """EMA of the parameters after update number `update`, from 0: `d * mean + (1 - d) * params`.
 
-    Early on it forgets faster, `(1 + update) / (10 + update)`: a random start is soon gone.
+    The decay warms up, `d = min(decay, (1 + update) / (10 + update))`, as in TensorFlow's
+    `ExponentialMovingAverage(num_updates=)`. At a fixed 0.999 the initial parameters, which are
+    random, would still weigh e^-1 after 1000 updates.
     """
     keep = jnp.minimum(decay, (1 + update) / (10 + update))
     return jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, mean, params)

@@ -1,21 +1,21 @@
-"""Several experiments, one after the other: each begins with what those before it left."""
+"""Several experiments in a row, each starting from the exports of those before it."""
 
 import dataclasses
 import pathlib
 
 from shotstream_jax.data.shards import FACTS as DATASET
 from shotstream_jax.train.engine import dataset_job, loop
-from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.loop import Outcome, Watch, ignore
 from shotstream_jax.train.engine.run_folder import EXPORT, Existing, refuse_other, stored_facts
 from shotstream_jax.train.engine.stage import Look, Training
 
-Experiment = Training | Making
+Experiment = Training | DatasetJob
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pipeline:
-    """Experiments that make a model together.
+    """Experiments that train a model stage by stage.
 
     Attributes:
       stages: experiment files, in order; a path that is not absolute begins at the file that
@@ -37,28 +37,28 @@ def run(
     watch: Watch = ignore,
     look: Look | None = None,
 ) -> Outcome:
-    """Train a network or make a dataset, whichever it is; see `loop.train` for the arguments.
+    """Train a network or compute a dataset; see `loop.train` for the arguments.
 
     Raises:
       ValueError: settings, data, checkpoints or a folder that do not fit together.
       OSError: files that cannot be read or written.
     """
-    if isinstance(experiment, Making):
-        return dataset_job.make(experiment, existing=existing, watch=watch)
+    if isinstance(experiment, DatasetJob):
+        return dataset_job.build_dataset(experiment, existing=existing, watch=watch)
     return loop.train(experiment, existing=existing, watch=watch, look=look)
 
 
 def is_done(experiment: Experiment) -> bool:
-    """Whether the folder holds all that the experiment is to leave.
+    """Whether the experiment's folder is complete.
 
     Raises:
-      ValueError: it holds that of another experiment, or one with other settings.
+      ValueError: the folder holds another experiment, or this one with other settings.
     """
     found = stored_facts(experiment.output)
     if found is None:
         return False
     refuse_other(experiment, found)
-    if isinstance(experiment, Making):
+    if isinstance(experiment, DatasetJob):
         folder = experiment.output
         shards = dataset_job.shards_of(experiment)
         return (folder / DATASET).is_file() and not any(True for _ in shards.missing())

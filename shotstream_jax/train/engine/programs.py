@@ -1,7 +1,7 @@
-"""A stage on a mesh: where everything lies, and one compiled step for each network that learns.
+"""A stage on a mesh: shardings of its state, and one compiled step for each trained network.
 
-Nothing is computed here: shapes and shardings come first, so that the programs of a model of any
-size can be lowered, and a checkpoint restored, without weights in memory.
+Shapes and shardings come before any array, so that the programs of a model of any size can be
+lowered, and a checkpoint restored, without weights in memory.
 """
 
 import dataclasses
@@ -26,13 +26,13 @@ from shotstream_jax.train.engine.step import TrainStep, jit_step
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Programs:
-    """What runs a stage.
+    """The compiled steps of a stage.
 
     Attributes:
       mesh: the devices.
       shapes: of the state.
-      shardings: where each leaf of the state lies.
-      steps: by the network that learns, a step. Its `lower` takes shapes.
+      shardings: of each leaf of the state.
+      steps: the jitted step of each trained network. Its `lower` takes shapes.
     """
 
     mesh: Mesh
@@ -57,7 +57,8 @@ def build_programs(stage: Stage, training: Training, mesh: Mesh) -> Programs:
         {name: weights.shapes for name, weights in stage.weights.items()},
     )
     shardings = state_shardings(shapes, mesh)
-    turns = [stage.turn(step) for step in range(training.steps)]
+    # Counted, not derived from a ratio: the schedule of a network ends with its last own update.
+    turns = [stage.network_for_step(step) for step in range(training.steps)]
     frozen = {name: shardings_for(w.shapes, mesh) for name, w in stage.frozen.items()}
     steps = {
         name: jit_step(name, objective, turns.count(name), shardings, frozen, mesh)
@@ -67,7 +68,7 @@ def build_programs(stage: Stage, training: Training, mesh: Mesh) -> Programs:
 
 
 def first_state(stage: Stage, training: Training, programs: Programs) -> TrainState:
-    """Load what the networks start from, and put the state around it."""
+    """Load the initial parameters, and initialise the state around them."""
     params = {
         name: weights.load(programs.shardings.params[name])
         for name, weights in stage.weights.items()
@@ -80,12 +81,12 @@ def first_state(stage: Stage, training: Training, programs: Programs) -> TrainSt
 
 
 def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> Networks:
-    """Networks that are only looked at."""
+    """Load networks that are not trained."""
     return {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
 
 
 def place_batch(batch: Batch, objective: Objective, mesh: Mesh) -> Any:
-    """Put a batch on the devices, each its samples.
+    """Place a batch on the devices, split over samples.
 
     Raises:
       ValueError: a batch that does not divide among devices and pieces.

@@ -1,11 +1,11 @@
-"""The folder of a run: who may write in it, and whether it is the run that is meant.
+"""The folder of a run: one writer at a time, and only the run whose settings are in it.
 
     run.json          stage, settings
     metrics.jsonl     one line a few steps        validation.jsonl, validation/   scores, pictures
     checkpoints/      of state and data position  stopped_at_000120/              a dump
     export/           the trained networks        lock
 
-One process at a time: the lock is the system's, and is free again when its holder dies.
+The lock is the operating system's: it is released when the process that holds it ends or is killed.
 """
 
 import contextlib
@@ -19,10 +19,19 @@ from typing import IO, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from shotstream_jax.files import atomic_file
 
+_RENAMED_STAGES = {"LatentMaking": "LatentDataset"}
+_RENAMED_SETTINGS = {
+    "ratio": "generator_every",
+    "looked_at": "validation_stories",
+    "judged": "test_stories",
+    "gate": "min_oracle_accuracy",
+}
+"""Names in the folders of version 0.1.0, whose runs can be resumed, and the names of today."""
+
 FACTS, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
 
 Existing = Literal["refuse", "resume", "overwrite"]
-"""What to do about a run that is in the folder already."""
+"""What to do if the folder holds a run already."""
 
 
 @runtime_checkable
@@ -40,35 +49,35 @@ class Settings(Protocol):
 
 @contextlib.contextmanager
 def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
-    """The folder of a run, locked, and empty or holding a run to go on with.
+    """The folder of a run, locked; empty, or with the run to resume in it.
 
     Raises:
-      ValueError: another process has it, what is there is no run, or it is one and is to be
-        neither resumed nor overwritten.
+      ValueError: another process holds the lock, the folder holds other files than a run's, or a
+        run that is to be neither resumed nor overwritten.
       OSError: a folder that cannot be written.
     """
     folder = training.output
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         _take(lock, folder)
-        _settle(folder, existing)
+        _clear_or_refuse(folder, existing)
         with atomic_file(folder / FACTS) as partial:
             partial.write_text(json.dumps(describe(training), indent=1) + "\n", encoding="utf-8")
         yield folder
 
 
 def describe(training: Settings) -> dict[str, Any]:
-    """Stage and settings, as JSON has them."""
+    """Stage and settings as JSON."""
     settings = dataclasses.asdict(training)
     plain = json.loads(json.dumps(settings, default=str))
     return {"stage": type(training).__name__, "settings": plain}
 
 
 def stored_facts(folder: pathlib.Path) -> dict[str, Any] | None:
-    """What was noted of the run in a folder; `None` if there is none.
+    """Stage and settings of the run in a folder; `None` if there is no run.
 
     Raises:
-      ValueError: the note is damaged.
+      ValueError: the file is damaged.
     """
     path = folder / FACTS
     if not path.is_file():
@@ -80,18 +89,19 @@ def stored_facts(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def refuse_other(training: Settings, found: Mapping[str, Any]) -> None:
-    """Compare a run with what was noted of the one in its folder.
+    """Compare the settings of a run with those stored in its folder.
 
     Raises:
-      ValueError: another stage, or a setting of another value that decides the numbers.
+      ValueError: another stage, or another value of a setting that changes the numbers.
     """
-    mine = describe(training)
-    if found["stage"] != mine["stage"]:
+    mine, stage = describe(training), _RENAMED_STAGES.get(found["stage"], found["stage"])
+    if stage != mine["stage"]:
         raise ValueError(
-            f"{training.output} holds a run of stage {found['stage']} and this one is of stage "
+            f"{training.output} holds a run of stage {stage} and this one is of stage "
             f"{mine['stage']}; give another --output."
         )
-    was, now = (_flat(facts["settings"]) for facts in (found, mine))
+    settings = {_RENAMED_SETTINGS.get(k, k): v for k, v in found["settings"].items()}
+    was, now = _flat(settings), _flat(mine["settings"])
     for name in sorted(was.keys() | now.keys()):
         changed = was.get(name) != now.get(name)
         if changed and name.split(".")[0] not in training.MAY_CHANGE:
@@ -110,8 +120,8 @@ def _take(lock: IO[str], folder: pathlib.Path) -> None:
         ) from error
 
 
-def _settle(folder: pathlib.Path, existing: Existing) -> None:
-    """Refuse or remove what is there already, unless it is to be gone on with."""
+def _clear_or_refuse(folder: pathlib.Path, existing: Existing) -> None:
+    """Refuse or remove what the folder holds, unless it is to be resumed."""
     found = [path for path in folder.iterdir() if path.name != LOCK and path.name[0] != "."]
     if not found:
         return

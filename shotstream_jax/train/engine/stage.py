@@ -25,28 +25,28 @@ Role = Literal["student", "teacher"]
 
 @runtime_checkable
 class Batches(Protocol):
-    """Batches without end, from a place that can be noted and returned to."""
+    """Infinite batch iterator whose position can be checkpointed."""
 
     def __next__(self) -> Batch:
         """The next batch of this process, as NumPy arrays."""
         ...
 
     def get_state(self) -> Any:
-        """The place, in numbers, strings, lists and dicts."""
+        """The position, in numbers, strings, lists and dicts."""
         ...
 
     def set_state(self, state: Any) -> None:
-        """Return to a place."""
+        """Set the position."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Parameters that are not there yet.
+    """Parameters that are loaded or initialised when they are needed.
 
     Attributes:
-      shapes: what they will be.
-      load: makes them, each leaf where the shardings say.
+      shapes: their shapes and dtypes.
+      load: allocates them, each leaf with the given sharding.
     """
 
     shapes: PyTree[Any]
@@ -96,12 +96,12 @@ class Stage:
     """What plugs into the loop. Dicts are by network.
 
     Attributes:
-      objectives: how each network that learns does so.
-      weights: where each of them starts.
+      objectives: loss and optimizer of each network that is trained.
+      weights: their initial parameters.
       batches: opens the data at its beginning.
-      frozen: networks that are only looked at.
-      turn: which network a step trains; steps count from 0.
-      carry: shapes of what one step hands to the next; zeros at first.
+      frozen: networks that the losses use and that are never trained.
+      network_for_step: the network that a step trains; steps count from 0.
+      carry: shapes of what one step passes to the next; zeros at first.
       batch_shapes: shapes of a batch, where all have the same: to lower programs without data.
       candidate: what to film with after a step, where there is a model to film with.
       validate: looks at the networks after a step; may leave pictures in the folder, named by the
@@ -115,7 +115,7 @@ class Stage:
     objectives: Mapping[str, Objective]
     weights: Mapping[str, Weights]
     batches: Callable[[], Batches]
-    turn: Callable[[int], str]
+    network_for_step: Callable[[int], str]
     frozen: Mapping[str, Weights] = dataclasses.field(default_factory=dict)
     carry: PyTree[Any] = ()
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
@@ -126,12 +126,12 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How many devices hold what; `data` of 0 is as many as there are left.
+    """Devices along each mesh axis; `data` of 0 takes all that the other axes leave.
 
     Attributes:
-      data: different samples.
-      fsdp: different samples, and parts of all parameters.
-      tensor: parts of heads and hidden channels.
+      data: axis that splits the batch.
+      fsdp: axis that splits the batch, and shards all parameters.
+      tensor: axis that splits heads and hidden channels.
     """
 
     data: int = 0
@@ -146,9 +146,9 @@ class Training(abc.ABC):
     Attributes:
       output: folder of the run.
       steps: steps in all.
-      seed: where parameters, data and chance start.
-      log_every: steps that one line of metrics sums up.
-      validate_every: steps between two looks at the networks.
+      seed: of parameters, order of the data and PRNG keys.
+      log_every: steps that one record of metrics averages.
+      validate_every: steps between two validations.
       save_every: steps between two checkpoints.
       keep: checkpoints that are kept.
       patience: steps in a row without a finite gradient after which the run stops.
@@ -171,7 +171,7 @@ class Training(abc.ABC):
             "mesh",
         }
     )
-    """Settings that a run may be resumed with other values of."""
+    """Settings that may differ when a run is resumed."""
 
     def __post_init__(self) -> None:
         """Raises: ValueError: a count that must be at least 1."""

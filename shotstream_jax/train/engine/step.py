@@ -1,11 +1,11 @@
-"""One training step as one program: loss, gradient, clip, optimizer and running mean.
+"""One training step as one compiled program: loss, gradient, clipping, optimizer and EMA.
 
-A step moves the network of its objective and no other. Should loss or gradient not be finite, it
-moves nothing: only the step counter and the count of skipped steps go on, and the host decides when
-it has seen enough of them.
+A step updates the network of its objective and no other. If loss or gradient is not finite it
+updates nothing: only the counters of steps and of skipped steps advance, and the host ends the run
+after `patience` of them in a row.
 
-Accumulation cuts the batch into pieces and adds their gradients up. Chance is keyed by sample, so
-that four pieces of one sample see what one piece of four would.
+Gradient accumulation splits the batch into microbatches. PRNG keys belong to samples, so that four
+microbatches of one sample draw what one of four would.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from shotstream_jax.train.engine.objective import (
     Scored,
     chance_of,
 )
-from shotstream_jax.train.engine.optimizer import follow, learning_rate
+from shotstream_jax.train.engine.optimizer import ema_update, learning_rate
 from shotstream_jax.train.engine.state import TrainState, batch_sharding
 from shotstream_jax.typing import Array, Bool, Float
 
@@ -40,23 +40,32 @@ TrainStep = jax.stages.Wrapped
 
 
 def jit_step(
-    network: str, objective: Objective, horizon: int, shardings: TrainState, frozen: Any, mesh: Mesh
+    network: str,
+    objective: Objective,
+    total_updates: int,
+    shardings: TrainState,
+    frozen: Any,
+    mesh: Mesh,
 ) -> TrainStep:
-    """The program of a step that trains `network`; the state it is given is used up.
+    """The jitted step that trains `network`; the buffers of its input state are donated.
 
     Args:
-      network: name of the network that learns.
-      objective: how it learns.
-      horizon: updates that it makes in the whole run, for the schedule.
-      shardings: where each leaf of the state lies, before and after.
-      frozen: where the networks that never learn lie.
+      network: name of the network to train.
+      objective: its loss and optimizer.
+      total_updates: updates of this network in the whole run, for its schedule.
+      shardings: of each leaf of the state, before and after.
+      frozen: shardings of the networks that are never trained.
       mesh: the devices.
     """
-    step = functools.partial(take_step, network=network, objective=objective, horizon=horizon)
+    step = functools.partial(
+        take_step, network=network, objective=objective, total_updates=total_updates
+    )
     return jax.jit(
         step,
         in_shardings=(shardings, frozen, batch_sharding(mesh)),
         out_shardings=(shardings, replicated(mesh)),
+        # The new state takes the memory of the old one. Without donation a step needs both at
+        # once: parameters, Adam's moments and EMA twice, 32 bytes a parameter instead of 16.
         donate_argnums=0,
     )
 
@@ -68,15 +77,22 @@ def take_step(
     *,
     network: str,
     objective: Objective,
-    horizon: int,
+    total_updates: int,
 ) -> tuple[TrainState, Metrics]:
-    """Move one network once, unless loss or gradient are not finite."""
+    """Update one network once, unless its loss or gradient is not finite."""
     gradient, report = _gradient(state, frozen, batch, network, objective)
+    # Before clipping: what is plotted and tested is the gradient of the loss.
     norm = optax.tree.norm(gradient)
+    # The norm of all leaves is finite only if every one is. A squared sum that overflows float32
+    # also counts as not finite: such a gradient is no use either.
     finite = jnp.isfinite(report.metrics["loss"]) & jnp.isfinite(norm)
-    rate = learning_rate(objective.optimizer, state.updates[network], horizon)
-    moved = _moved(state, gradient, rate, network, objective)
-    kept = _choose(finite, dataclasses.replace(moved, carry=report.carry), state)
+    # By the network's own updates: with a generator step every 6 its schedule would otherwise be
+    # over after a sixth of its updates.
+    rate = learning_rate(objective.optimizer, state.updates[network], total_updates)
+    updated = _updated(state, gradient, rate, network, objective)
+    # Our own selection, since `optax.apply_if_finite` covers the optimizer's state but not carry,
+    # EMA and counters, which must stay with it.
+    kept = _select(finite, dataclasses.replace(updated, carry=report.carry), state)
     new = dataclasses.replace(
         kept,
         step=state.step + 1,
@@ -88,23 +104,23 @@ def take_step(
     return new, {**{f"{network}/{name}": value for name, value in metrics.items()}, **counts}
 
 
-def _moved(
+def _updated(
     state: TrainState, gradient: Any, rate: Float[Array, ""], network: str, objective: Objective
 ) -> TrainState:
-    """The state after an update of one network, as if the gradient were good."""
+    """The state after an update of one network, for a gradient that is finite."""
     params, config = state.params[network], objective.optimizer
     optimizer = objective.transformation()
-    direction, moments = optimizer.update(gradient, state.moments[network], params)
+    direction, opt_state = optimizer.update(gradient, state.opt_state[network], params)
     params = jax.tree.map(lambda param, along: param - rate * along, params, direction)
-    means = state.means
+    ema_params = state.ema_params
     if config.ema is not None:
-        mean = follow(means[network], params, state.updates[network], config.ema)
-        means = {**means, network: mean}
+        mean = ema_update(ema_params[network], params, state.updates[network], config.ema)
+        ema_params = {**ema_params, network: mean}
     return dataclasses.replace(
         state,
         params={**state.params, network: params},
-        moments={**state.moments, network: moments},
-        means=means,
+        opt_state={**state.opt_state, network: opt_state},
+        ema_params=ema_params,
         updates={**state.updates, network: state.updates[network] + 1},
     )
 
@@ -112,7 +128,7 @@ def _moved(
 def _gradient(
     state: TrainState, frozen: Networks, batch: Batch, network: str, objective: Objective
 ) -> tuple[Any, Report]:
-    """The mean gradient over the batch, zero for what does not learn; the loss is a metric."""
+    """The gradient of the mean loss, zero for frozen leaves; the loss is among the metrics."""
     size = jax.tree.leaves(batch)[0].shape[0]
     chance = chance_of(state.seed, state.step, size)
     params, networks = state.params[network], {**frozen, **state.params}
@@ -131,6 +147,8 @@ def _gradient(
     else:
         gradient, report = _accumulated(learn, params, whole, objective.accumulate)
     if objective.trainable is not None:
+        # Zeroed here too, though the optimizer masks them: the global norm that clips must be that
+        # of the leaves which are trained.
         learns = objective.trainable(params)
         gradient = jax.tree.map(lambda g, yes: g if yes else jnp.zeros_like(g), gradient, learns)
     return gradient, report
@@ -139,16 +157,21 @@ def _gradient(
 def _accumulated(
     learn: Callable[[Any, Any], tuple[Any, Report]], params: Any, whole: Any, pieces: int
 ) -> tuple[Any, Report]:
-    """Means of gradient and metrics over pieces of a batch, one after the other."""
+    """Mean gradient and metrics over the microbatches of a batch, one after the other."""
 
     def add(total: Any, piece: Any) -> tuple[Any, Report]:
         gradient, report = learn(params, piece)
         return jax.tree.map(jnp.add, total, gradient), report
 
-    # Neighbours go to different pieces: each device cuts up the samples that it has.
+    # Microbatch m takes samples m, m + pieces, m + 2 pieces, ... A device holds consecutive
+    # samples, so that it finds the same number of every microbatch among its own, and none travel:
+    #
+    #     device    0 0 0 0 1 1 1 1
+    #     sample    0 1 2 3 4 5 6 7       2 microbatches: 0 2 4 6, then 1 3 5 7
     def cut(leaf: Array) -> Array:
         return leaf.reshape(-1, pieces, *leaf.shape[1:]).swapaxes(0, 1)
 
+    # The inverse of `cut`: carried leaves return to the order of the batch.
     def join(leaf: Array) -> Array:
         return leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])
 
@@ -157,6 +180,7 @@ def _accumulated(
         metrics={name: values.mean() for name, values in reports.metrics.items()},
         carry=_map(join, reports.carry),
     )
+    # Microbatches have one size, so the mean of their means is the mean over the batch.
     return jax.tree.map(lambda g: g / pieces, total), report
 
 
@@ -164,6 +188,6 @@ def _map(change: Callable[[Array], Array], tree: Any) -> Any:
     return jax.tree.map(change, tree)
 
 
-def _choose(condition: Bool[Array, ""], yes: TrainState, no: TrainState) -> TrainState:
+def _select(condition: Bool[Array, ""], yes: TrainState, no: TrainState) -> TrainState:
     """One of two states, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

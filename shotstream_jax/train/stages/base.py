@@ -81,7 +81,7 @@ class BaseTraining(TransformerTraining):
             weights={"base": random_weights(init, self.seed)},
             batches=self._batches,
             batch_shapes={"target": self.shapes.latents(), **self.shapes.text(1)},
-            turn=lambda step: "base",
+            network_for_step=lambda step: "base",
             finish=self._finish,
         )
 

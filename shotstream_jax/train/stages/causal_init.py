@@ -62,7 +62,7 @@ class CausalInitTraining(TransformerTraining):
             frozen={"text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
             batch_shapes={**self.shapes.given(), "trajectory": self.shapes.latents(states)},
-            turn=lambda step: "generator",
+            network_for_step=lambda step: "generator",
             candidate=lambda: self.candidate(
                 "student", self.teacher, lambda networks: networks["generator"], compute
             ),

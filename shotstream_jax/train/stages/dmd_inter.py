@@ -95,10 +95,11 @@ class InterShotTraining(DistillationTraining):
           ValueError: sizes that do not fit together, or turns that leave shots out.
           FileNotFoundError: no checkpoint to take the autoencoder's sizes from.
         """
-        if math.gcd(self.ratio, self.captions) != 1:
+        if math.gcd(self.generator_every, self.captions) != 1:
             raise ValueError(
-                f"A generator step every {self.ratio} and stories of {self.captions} shots have a "
-                "common divisor: some shots would never train it; change ratio or captions."
+                f"A generator step every {self.generator_every} and stories of {self.captions} "
+                "shots have a common divisor: some shots would never train it; change "
+                "generator_every or captions."
             )
         vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
         compute = self.compute.on(mesh, self.dit.head_dim)
@@ -123,7 +124,7 @@ class InterShotTraining(DistillationTraining):
                 **self.negative_shapes(),
             },
             carry=self.shapes.latents(self.captions, frames=len(story.frames)),
-            turn=self.turn,
+            network_for_step=self.network_for_step,
             candidate=lambda: self.candidate(
                 "student",
                 self.generator,

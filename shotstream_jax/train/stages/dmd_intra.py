@@ -60,7 +60,7 @@ class DistillationTraining(TransformerTraining):
       optimizer: how the generator moves.
       critic_optimizer: how the critic moves.
       dmd: how the scores are asked.
-      ratio: steps from one of the generator to its next; all others are the critic's.
+      generator_every: steps from one of the generator to its next; all others are the critic's.
       commits: what later chunks and shots see: the prediction that is trained, or finished frames.
       cache_gradient: whether clean keys pass a gradient on (see self_forcing.py).
       context_dropout: share of shots that are made, and judged, as first shots.
@@ -72,7 +72,7 @@ class DistillationTraining(TransformerTraining):
     optimizer: OptimizerConfig
     critic_optimizer: OptimizerConfig
     dmd: DMDConfig
-    ratio: int = 6
+    generator_every: int = 6
     commits: Literal["exit", "finished"] = "exit"
     cache_gradient: Literal["detached", "straight_through"] = "detached"
     context_dropout: float = 0.1
@@ -85,9 +85,9 @@ class DistillationTraining(TransformerTraining):
             rollout=self.rollout, commits=self.commits, cache_gradient=self.cache_gradient
         )
 
-    def turn(self, step: int) -> str:
+    def network_for_step(self, step: int) -> str:
         """Which network a step trains."""
-        return "generator" if step % self.ratio == 0 else "fake_score"
+        return "generator" if step % self.generator_every == 0 else "fake_score"
 
     def objectives(self, generator: Loss, critic: Loss) -> dict[str, Objective]:
         """How both networks learn, each by its loss."""
@@ -234,7 +234,7 @@ class IntraShotTraining(DistillationTraining):
             frozen=self.frozen_weights(),
             batches=self._batches,
             batch_shapes={**self.shapes.excerpt(), **self.negative_shapes()},
-            turn=self.turn,
+            network_for_step=self.network_for_step,
             candidate=lambda: self.candidate(
                 "student", self.generator, lambda networks: networks["generator"], compute
             ),

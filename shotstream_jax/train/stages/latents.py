@@ -25,7 +25,7 @@ from shotstream_jax.story import CONTEXT_BUDGET
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.storyworld.spec import Split
-from shotstream_jax.train.engine.dataset_job import Making, Recipe, SampleProgram
+from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
 from shotstream_jax.train.engine.objective import Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights, stored_config
@@ -37,7 +37,7 @@ Encoded = tuple[Float[Array, "frame row col chan"], Float[Array, "reference row 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LatentMaking(Making):
+class LatentDataset(DatasetJob):
     """Encoding of StoryWorld films, or of films on disk; `samples` are films.
 
     Attributes:
@@ -84,7 +84,7 @@ class LatentMaking(Making):
             inputs={"shots": jax.ShapeDtypeStruct(shots, jnp.uint8, sharding=place)},
         )
 
-    def recipe(self) -> Recipe:
+    def builder(self) -> SampleBuilder:
         """Bind the autoencoder and the films.
 
         Raises:
@@ -112,7 +112,7 @@ class LatentMaking(Making):
         networks = load_networks(program.networks, mesh)
         encode_shots = jax.jit(program.function)
 
-        def make(numbers: Sequence[int]) -> Arrays:
+        def build(numbers: Sequence[int]) -> Arrays:
             some = [films[number] for number in numbers]
             frames = np.stack([film.frames(shot) for film in some for shot in range(shots)])
             place = sample_sharding(len(frames), mesh)
@@ -124,7 +124,7 @@ class LatentMaking(Making):
             captions = np.asarray([film.captions for film in some], np.str_)
             return {"clips": clips, "references": references, "captions": captions}
 
-        return Recipe(
+        return SampleBuilder(
             facts={
                 "kind": KIND,
                 "clip": clip,
@@ -133,7 +133,7 @@ class LatentMaking(Making):
                 "picture": [height, width],
                 "reference_frames": reference_frames(video_frames, self.budget),
             },
-            make=make,
+            build=build,
         )
 
     def _films(self) -> FilmSource:

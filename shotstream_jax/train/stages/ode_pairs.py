@@ -38,7 +38,7 @@ from shotstream_jax.rollout.teacher import (
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
 from shotstream_jax.story import ContextPolicy
-from shotstream_jax.train.engine.dataset_job import Making, Recipe, SampleProgram
+from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
 from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights
@@ -56,7 +56,7 @@ KIND = "ode_pairs"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OdePairs(Making):
+class OdePairs(DatasetJob):
     """Sampling of trajectories from the teacher; `samples` are trajectories.
 
     Attributes:
@@ -133,7 +133,7 @@ class OdePairs(Making):
             },
         )
 
-    def recipe(self) -> Recipe:
+    def builder(self) -> SampleBuilder:
         """Load the teacher and open the films.
 
         Raises:
@@ -154,7 +154,7 @@ class OdePairs(Making):
         negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
         sample = jax.jit(program.function)
 
-        def make(numbers: Sequence[int]) -> Arrays:
+        def build(numbers: Sequence[int]) -> Arrays:
             rows = [self._draw(films, transform, number) for number in numbers]
             batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
             told = {**batch, "number": np.asarray(numbers, np.int32)}
@@ -162,7 +162,9 @@ class OdePairs(Making):
             trajectory = sample(networks, placed, negative)
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
-        return Recipe(facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, make=make)
+        return SampleBuilder(
+            facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, build=build
+        )
 
     def _draw(self, films: LatentFilms, transform: Excerpt, number: int) -> Arrays:
         sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))

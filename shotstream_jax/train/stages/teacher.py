@@ -69,7 +69,7 @@ class TeacherTraining(TransformerTraining):
             frozen={"text": network_weights(self.start, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
             batch_shapes=self.shapes.excerpt(),
-            turn=lambda step: "teacher",
+            network_for_step=lambda step: "teacher",
             candidate=lambda: self.candidate(
                 "teacher", self.start, lambda networks: networks["teacher"], compute
             ),

@@ -82,7 +82,7 @@ class TransformerTraining(Training):
       batch: samples of a step, on all devices together.
       accumulate: pieces that a batch is cut into.
       compute: how networks compute.
-      looked_at: stories that are filmed to look at a model in training.
+      validation_stories: stories that are filmed to look at a model in training.
       guidance: of a teacher that films them.
     """
 
@@ -94,10 +94,10 @@ class TransformerTraining(Training):
     batch: int
     accumulate: int = 1
     compute: ComputeConfig = ComputeConfig()
-    looked_at: int = 6
+    validation_stories: int = 6
     guidance: float = 6.0
 
-    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"looked_at", "guidance"}
+    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"validation_stories", "guidance"}
 
     STAGE: ClassVar[str]
     """Name of the stage, as its exports say it."""
@@ -177,7 +177,7 @@ class TransformerTraining(Training):
             size=(self.clip.rows * stride, self.clip.cols * stride),
             video_frames=vae.video_frames(self.clip.frames),
             guidance=self.guidance,
-            stories=self.looked_at,
+            stories=self.validation_stories,
         )
 
     def export(

@@ -58,9 +58,9 @@ class VAETraining(Training):
       stories: films to train on.
       accumulate: pieces that a batch is cut into.
       compute: number format of activations; parameters are float32.
-      looked_at: held-out shots that a validation scores.
-      judged: held-out shots that the finished network is judged by.
-      gate: least share of them in which the oracle must read each attribute rightly.
+      validation_stories: held-out stories, of two shots each, that a validation scores.
+      test_stories: held-out stories that score the finished network.
+      min_oracle_accuracy: least share of them on which the oracle must read each attribute right.
     """
 
     vae: VAEConfig
@@ -74,11 +74,15 @@ class VAETraining(Training):
     stories: int = 4096
     accumulate: int = 1
     compute: Literal["float32", "bfloat16"] = "float32"
-    looked_at: int = 24
-    judged: int = 100
-    gate: float = 0.95
+    validation_stories: int = 24
+    test_stories: int = 100
+    min_oracle_accuracy: float = 0.95
 
-    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"looked_at", "judged", "gate"}
+    MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {
+        "validation_stories",
+        "test_stories",
+        "min_oracle_accuracy",
+    }
 
     def stage(self, mesh: Mesh) -> Stage:
         """Bind everything that the loop calls.
@@ -97,7 +101,7 @@ class VAETraining(Training):
             objectives={"vae": objective},
             weights={"vae": self._weights()},
             batches=lambda: PhasedClips(films, self.phases, self.steps, self.seed),
-            turn=lambda step: "vae",
+            network_for_step=lambda step: "vae",
             validate=functools.partial(self._validate, reconstruct),
             finish=functools.partial(self._finish, reconstruct),
         )
@@ -146,7 +150,7 @@ class VAETraining(Training):
     def _validate(
         self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path, step: int
     ) -> Scores:
-        films = self._films("validation", self.looked_at)
+        films = self._films("validation", self.validation_stories)
         draw_comparison(reconstruct, networks["vae"], films, folder / f"step_{step:06d}.png")
         return score_reconstructions(reconstruct, networks["vae"], films)
 
@@ -156,16 +160,16 @@ class VAETraining(Training):
         Raises:
           ValueError: an attribute that the oracle reads too rarely on reconstructions.
         """
-        films = self._films("test", self.judged)
+        films = self._films("test", self.test_stories)
         scores = score_reconstructions(reconstruct, networks["vae"], films)
         worst, share = worst_attribute(scores)
-        if share < self.gate:
+        if share < self.min_oracle_accuracy:
             raise ValueError(
-                f"The oracle reads {worst} on {share:.2f} of reconstructions and {self.gate:.2f} "
-                f"is asked for; train on (--steps {2 * self.steps} --resume), or export as it is "
-                "(--gate 0 --resume)."
+                f"The oracle reads {worst} on {share:.2f} of reconstructions and "
+                f"{self.min_oracle_accuracy:.2f} is required; train on (--steps {2 * self.steps} "
+                "--resume), or export as it is (--min-oracle-accuracy 0 --resume)."
             )
-        raw, known = self.raw, self._films("train", min(self.judged, self.stories))
+        raw, known = self.raw, self._films("train", min(self.test_stories, self.stories))
         mean, deviation = latent_statistics(networks["vae"], raw, known)
         measured = dataclasses.replace(
             raw, latent_mean=tuple(mean.tolist()), latent_std=tuple(deviation.tolist())

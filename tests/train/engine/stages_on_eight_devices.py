@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
-from shotstream_jax.train.engine.dataset_job import Making
+from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.programs import Programs, build_programs
 from shotstream_jax.train.engine.stage import Stage, Training
@@ -45,7 +45,7 @@ def stages() -> dict[str, Training]:
     }
 
 
-def datasets() -> dict[str, Making]:
+def datasets() -> dict[str, DatasetJob]:
     return {
         "latents": miniature.latents(ROOT, vae_config=miniature.VAE, shard=BATCH),
         # Three do not divide: every device makes them all.
@@ -91,9 +91,9 @@ def train(stage: Stage, programs: Programs) -> tuple[dict, dict]:
     return start, {"params": state.params, "carry": state.carry}
 
 
-def make(making: Making, mesh: Mesh):
+def make(job: DatasetJob, mesh: Mesh):
     """What a shard holds."""
-    program = making.program(mesh)
+    program = job.program(mesh)
     drawn = {name: draw(weights.shapes, 1) for name, weights in program.networks.items()}
     networks = jax.device_put(drawn, shardings_for(drawn, mesh))
     places = jax.tree.map(lambda leaf: leaf.sharding, program.inputs)
@@ -119,8 +119,8 @@ def main() -> None:
             "difference": farthest(one, eight) / largest,
             "moved": farthest(start, one["params"]),
         }
-    for name, making in datasets().items():
-        one, eight = (make(making, mesh) for mesh in meshes)
+    for name, job in datasets().items():
+        one, eight = (make(job, mesh) for mesh in meshes)
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
         report[name] = {"difference": farthest(one, eight) / largest, "moved": largest}
     sys.stdout.write(json.dumps({"devices": jax.device_count(), "stages": report}) + "\n")

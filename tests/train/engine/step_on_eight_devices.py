@@ -62,14 +62,14 @@ def main():
     _, eight = train(make_mesh(data=2, fsdp=2, tensor=2), 5)
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True)
     walked = zip(jax.tree.leaves(start), jax.tree.leaves(one.params), strict=True)
-    adam = next(part for part in eight.moments["net"] if hasattr(part, "mu"))
+    adam = next(part for part in eight.opt_state["net"] if hasattr(part, "mu"))
     report = {
         "devices": jax.device_count(),
         "difference": max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs),
         "moved": max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in walked),
         "kernel": cuts(eight.params["net"]["up"]["kernel"]),
         "moment": cuts(adam.mu["up"]["kernel"]),
-        "mean": cuts(eight.means["net"]["up"]["kernel"]),
+        "mean": cuts(eight.ema_params["net"]["up"]["kernel"]),
         "carry": cuts(eight.carry),
     }
     sys.stdout.write(json.dumps(report) + "\n")

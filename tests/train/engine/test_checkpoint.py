@@ -8,6 +8,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import SingleDeviceSharding
 
@@ -81,6 +82,45 @@ def test_the_newest_comes_back_bit_for_bit(reopen):
     state, facts = restore(reopen())
     same(state, state_at(6))
     assert facts["data"] == 6
+
+
+def digest_by_hand(arrays):
+    """The sum of every element's bits times an odd weight of its place, array after array."""
+    total = np.uint32(0)
+    with np.errstate(over="ignore"):
+        for name in sorted(arrays):
+            array = np.asarray(arrays[name])
+            unsigned = {2: np.uint16, 4: np.uint32}[array.dtype.itemsize]
+            bits = np.ascontiguousarray(array).view(unsigned).astype(np.uint32)
+            weights = np.ones(array.shape, np.uint32)
+            for axis in range(array.ndim):
+                index = np.arange(array.shape[axis], dtype=np.uint32)
+                index = index.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+                weights = weights * np.uint32(0x9E3779B1) + np.uint32(2) * index
+            total = total * np.uint32(0x01000193) + np.sum(bits * weights, dtype=np.uint32)
+    return int(total)
+
+
+def test_a_checkpoint_of_format_1_is_read(tmp_path):
+    """Optimizer state and EMA had other names in it, and the facts said nothing of a format."""
+    old = {"opt_state": "moments", "ema_params": "means"}
+    arrays = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state_at(6))[0]:
+        field, *rest = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
+        arrays[".".join((old.get(field, field), *rest))] = leaf
+    assert "means.net.kernel" in arrays
+    assert any(name.startswith("moments.net.") for name in arrays)
+    options = ocp.CheckpointManagerOptions(step_format_fixed_length=6)
+    manager = ocp.CheckpointManager(tmp_path / "checkpoints", options=options)
+    facts = {"data": 6, "digest": digest_by_hand(arrays)}
+    args = {"state": ocp.args.StandardSave(arrays), "facts": ocp.args.JsonSave(facts)}
+    manager.save(6, args=ocp.args.Composite(**args))
+    manager.close()
+    store = Store(tmp_path, keep=1)
+    state, found = restore(store)
+    store.close()
+    same(state, state_at(6))
+    assert found == facts
 
 
 def test_nothing_saved_is_nothing_restored(tmp_path):

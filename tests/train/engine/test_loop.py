@@ -13,7 +13,7 @@ import pytest
 
 from shotstream_jax.train.engine.checkpoint import Store
 from shotstream_jax.train.engine.loop import train
-from shotstream_jax.train.engine.metrics import read_journal
+from shotstream_jax.train.engine.metrics import read_metrics
 from shotstream_jax.train.engine.programs import build_programs, mesh_of
 from tests.train.engine.toy_training import toy
 
@@ -32,7 +32,7 @@ def stop_at(step, number=signal.SIGTERM):
 
 
 def records(folder, name="metrics"):
-    kept = read_journal(folder, name)
+    kept = read_metrics(folder, name)
     for record in kept:
         record.pop("steps_per_second", None)
     return kept
@@ -81,9 +81,25 @@ def test_turns_move_networks_as_often_as_they_come(whole):
     state, facts = final_state(whole)
     assert {name: int(count) for name, count in state.updates.items()} == {"hare": 8, "hound": 4}
     assert facts["data"] == {"place": 12}
-    means = {name: np.asarray(tree["kernel"]) for name, tree in state.means.items()}
+    means = {name: np.asarray(tree["kernel"]) for name, tree in state.ema_params.items()}
     for name, exported_mean in exported(whole.output).items():
         np.testing.assert_array_equal(exported_mean, means[name])
+
+
+def test_each_network_moves_at_its_own_steps_and_by_its_own_schedule(tmp_path):
+    """hound 0, 3, 6, 9; hare 1, 2, 4, 5, ...: half a cosine over 4 updates, and one over 8.
+
+    Step 4 has no update, and the hare's next one has its rate.
+    """
+    training = toy(tmp_path / "run", log_every=1, bad=(4,))
+    train(training)
+    by_step = records(training.output)
+    for name, steps in {"hound": [0, 3, 6, 9], "hare": [1, 2, 4, 5, 7, 8, 10, 11]}.items():
+        assert [r["step"] - 1 for r in by_step if f"{name}/learning_rate" in r] == steps
+        rates = [r[f"{name}/learning_rate"] for r in by_step if f"{name}/learning_rate" in r]
+        updates = [0, 1, 2, 3] if name == "hound" else [0, 1, 2, 2, 3, 4, 5, 6]
+        expected = [0.025 * (1 + np.cos(np.pi * update / len(steps))) for update in updates]
+        np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("step", [1, 5, 8])

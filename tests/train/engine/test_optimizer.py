@@ -10,7 +10,7 @@ import pytest
 
 from shotstream_jax.train.engine.optimizer import (
     OptimizerConfig,
-    follow,
+    ema_update,
     learning_rate,
     make_optimizer,
 )
@@ -120,19 +120,19 @@ def test_schedules(settings, expected):
     np.testing.assert_allclose(rates, expected, rtol=1e-4)
 
 
-@pytest.mark.parametrize("horizon", [0, 1, 2, 5])
-def test_a_run_shorter_than_its_warm_up_only_rises(horizon):
+@pytest.mark.parametrize("total_updates", [0, 1, 2, 5])
+def test_a_run_shorter_than_its_warm_up_only_rises(total_updates):
     config = OptimizerConfig(learning_rate=2.0, schedule="cosine", warmup=100)
-    rates = [float(learning_rate(config, update, horizon)) for update in range(horizon)]
+    rates = [float(learning_rate(config, update, total_updates)) for update in range(total_updates)]
     assert all(0 < a < b for a, b in itertools.pairwise(rates))
     assert all(0 < rate <= 2 for rate in rates)
 
 
 def test_the_mean_forgets_its_start_and_then_follows_slowly():
     one, two = {"x": jnp.zeros(())}, {"x": jnp.ones(())}
-    assert follow(one, two, 0, 0.99)["x"] == pytest.approx(0.9)
-    assert follow(one, two, 90, 0.99)["x"] == pytest.approx(0.09)
-    assert follow(one, two, 10_000, 0.99)["x"] == pytest.approx(0.01)
+    assert ema_update(one, two, 0, 0.99)["x"] == pytest.approx(0.9)
+    assert ema_update(one, two, 90, 0.99)["x"] == pytest.approx(0.09)
+    assert ema_update(one, two, 10_000, 0.99)["x"] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(

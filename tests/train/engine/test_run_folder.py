@@ -5,6 +5,7 @@ import pytest
 from shotstream_jax.train.engine.loop import train
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.run_folder import describe, opened, refuse_other
+from tests.train import miniature
 from tests.train.engine.toy_training import toy
 
 
@@ -75,3 +76,32 @@ def test_the_loop_compares_before_it_goes_on(tmp_path):
     train(toy(tmp_path / "run", steps=2))
     with pytest.raises(ValueError, match="with seed 0, and it is 1 now"):
         train(toy(tmp_path / "run", steps=4, seed=1), existing="resume")
+
+
+def test_a_run_of_version_0_1_is_known_by_its_old_names(tmp_path):
+    """Stages and settings were renamed; the run is still the same run."""
+    training = miniature.latents(tmp_path)
+    found = describe(training)
+    assert found["stage"] == "LatentDataset"
+    refuse_other(training, {**found, "stage": "LatentMaking"})
+    training = miniature.intra(tmp_path)
+    found = describe(training)
+    ratio = found["settings"].pop("generator_every")
+    found["settings"]["ratio"] = ratio
+    refuse_other(training, found)
+    found["settings"]["ratio"] = ratio + 1
+    with pytest.raises(ValueError, match=f"generator_every {ratio + 1}, and it is {ratio} now"):
+        refuse_other(training, found)
+
+
+def test_what_may_change_may_have_had_another_name(tmp_path):
+    training = miniature.vae(tmp_path)
+    found = describe(training)
+    old = {
+        "validation_stories": "looked_at",
+        "test_stories": "judged",
+        "min_oracle_accuracy": "gate",
+    }
+    for name, before in old.items():
+        found["settings"][before] = found["settings"].pop(name) + 1
+    refuse_other(training, found)

@@ -83,7 +83,7 @@ class ToyTraining(Training):
             objectives={"hare": objective, "hound": objective},
             weights={"hare": weights(0.0), "hound": weights(-1.0)},
             frozen={"fixed": Weights(shapes=shapes, load=lambda s: jax.device_put(goal, s))},
-            turn=lambda step: "hound" if step % 3 == 0 else "hare",
+            network_for_step=lambda step: "hound" if step % 3 == 0 else "hare",
             batches=lambda: Counting(self.bad),
             carry=jax.ShapeDtypeStruct((BATCH, 3), jnp.float32),
             validate=self._validate,

@@ -97,7 +97,7 @@ def test_films_of_another_number_of_shots(begun, tmp_path):
 
 
 def test_turns_that_would_leave_shots_out(begun, tmp_path):
-    training = miniature.inter(begun, output=tmp_path / "run", ratio=6, vae=miniature.VAE)
+    training = miniature.inter(begun, output=tmp_path / "run", generator_every=6, vae=miniature.VAE)
     said = refusal(training)
     assert "every 6 and stories of 3 shots have a common divisor" in said
 

@@ -13,7 +13,7 @@ from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.sources import RecordSource
 from shotstream_jax.models.vae import encode, encode_images, init_vae
 from shotstream_jax.storyworld.builder import StoryWorld, StoryWorldConfig
-from shotstream_jax.train.engine.dataset_job import make
+from shotstream_jax.train.engine.dataset_job import build_dataset
 from shotstream_jax.train.engine.weights import model_document, training_facts
 from shotstream_jax.train.objectives.vae import to_pixels
 from tests.train import miniature
@@ -41,12 +41,12 @@ def test_films_on_disk_are_encoded_in_their_own_size(params, records, tmp_path):
     sizes = {"vae": dataclasses.asdict(miniature.VAE)}
     facts = model_document(sizes, training=training_facts("vae", 2, 0))
     save_checkpoint(tmp_path / "vae", {"vae": params}, facts)
-    making = miniature.latents(
+    job = miniature.latents(
         tmp_path, vae=tmp_path / "vae", records=records, samples=2, output=tmp_path / "latents"
     )
-    assert make(making).ended == "finished"
+    assert build_dataset(job).ended == "finished"
 
-    stored, films = LatentFilms(making.output), RecordSource(records)
+    stored, films = LatentFilms(job.output), RecordSource(records)
     assert tuple(stored.facts["picture"]) == (miniature.HEIGHT, WIDE)
     frames = stored[0].reference_frames
     assert frames[-1] == LONG - 1

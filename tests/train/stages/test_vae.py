@@ -236,9 +236,9 @@ def training(folder, **settings):
         "stories": 6,
         "steps": 4,
         "validate_every": 4,
-        "looked_at": 2,
-        "judged": 2,
-        "gate": 0.0,
+        "validation_stories": 2,
+        "test_stories": 2,
+        "min_oracle_accuracy": 0.0,
     }
     return VAETraining(output=folder / "run", **{**given, **settings})
 
@@ -278,7 +278,7 @@ def test_an_autoencoder_is_trained_further(tmp_path):
 
 
 def test_a_network_below_the_gate_is_not_exported(tmp_path, params):
-    gated = training(tmp_path, gate=0.95)
+    gated = training(tmp_path, min_oracle_accuracy=0.95)
     stage = gated.stage(mesh_of(gated.mesh))
     with pytest.raises(ValueError, match=r"The oracle reads shape on 0\.00 of .* 0\.95 is asked"):
         stage.finish({"vae": params}, tmp_path / "export")
