@@ -61,10 +61,10 @@ def _run(argv: Sequence[str]) -> int:
 
         # Its options are those of the experiment file, which must be read first.
         return train(rest)
-    return tyro.cli(_function(verb), prog=f"shotstream {verb}", args=rest) or ExitCode.DONE
+    return tyro.cli(find_verb(verb), prog=f"shotstream {verb}", args=rest) or ExitCode.DONE
 
 
-def _function(verb: str) -> Callable[..., int | None]:
+def find_verb(verb: str) -> Callable[..., int | None]:
     """Import one verb only: filming must not wait for the libraries that training needs."""
     module, name = _VERBS[verb]
     return getattr(importlib.import_module(f"shotstream_jax.cli.{module}"), name)
