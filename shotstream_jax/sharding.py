@@ -41,7 +41,8 @@ TRANSFORMER_RULES: Rules = (
 )
 """Heads and hidden channels over `tensor`, the other side of every matrix over `fsdp`."""
 
-_QUANTISED_PART = re.compile(r"/(int8|unit)$")
+# The two leaves of a quantised kernel; a norm's own parameter is called `scale` as well.
+_QUANTISED_PART = re.compile(r"(?<=/kernel)/(int8|scale)$")
 _CACHE_SPECS = {
     5: PartitionSpec(None, "data", None, "tensor", None),
     6: PartitionSpec(None, "data", None, None, "tensor", None),

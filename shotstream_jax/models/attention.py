@@ -1,10 +1,17 @@
-"""Attention: one function, one backend a platform.
+"""Attention: one function with one backend a platform, and the patterns that are made of it.
 
     attend(q, k, v)             every query sees every key
     attend(q, k, v, prefix)     every query sees the first keys, as many as `prefix` says
 
-Nothing else is needed: the cache is laid out so that what may be seen is a prefix, and block
-causality is a loop over prefixes (`attend_levels`). Softmax is float32 in every backend.
+Nothing else is needed: the cache is laid out so that the visible keys are a prefix, and block
+causality is a loop over prefixes. A block of the transformer receives one of these patterns:
+
+    block_causal               frames see their own level of frames and those before it; with a
+                               single level, every frame sees every frame
+    cached                     a chunk sees the cache's visible prefix, itself included
+    cached_prefix_then_chunk   frames enter the cache, and a chunk that follows already sees them
+
+Softmax is float32 in every backend.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,44 +20,22 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from shotstream_jax.models.compute import AttentionBackend
+from shotstream_jax.models.cache import CachedKeyValue, CacheSlot, KeyValue, Prefix
+from shotstream_jax.models.compute import AttentionBackend, Compute
+from shotstream_jax.models.quantise import Quantised, dequantise
 from shotstream_jax.models.splash import splash
-from shotstream_jax.pytree import pytree, static
 from shotstream_jax.sharding import sample_axes
-from shotstream_jax.typing import Array, Float, Int
+from shotstream_jax.typing import Array, Float
 
+Heads = Float[Array, "batch token head head_dim"]
 Queries = Float[Array, "batch query head head_dim"]
 Keys = Float[Array, "batch key head head_dim"]
 
 
-@pytree
-class Prefix:
-    """How many keys are seen: one of a few counts, chosen when run; or one, known when compiled.
+Kernel = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
 
-    Seven chunks of a shot are seven counts in one program, a branch each where a kernel would
-    otherwise compute every key only to mask it. cuDNN is told the count when it runs; a GPU's
-    branches would be chosen by the host.
-
-    Attributes:
-      which: place in `counts`.
-      counts: all there are.
-    """
-
-    which: Int[Array, ""]
-    counts: tuple[int, ...] = static()
-
-    @classmethod
-    def known(cls, count: int) -> "Prefix":
-        """The first `count` keys."""
-        return cls(which=jnp.int32(0), counts=(count,))
-
-    @property
-    def count(self) -> Int[Array, ""]:
-        """The chosen one."""
-        return jnp.asarray(self.counts)[self.which]
-
-
-Attention = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
+AttentionPattern = Callable[[Heads, KeyValue, CachedKeyValue | None], Heads]
+"""Self-attention of queries to their own keys and values, and to one layer of a cache."""
 
 _XLA_LOGITS = 1 << 26
 """Attention logits that the XLA backend holds at once; longer queries go in pieces."""
@@ -60,25 +45,26 @@ def attend(
     q: Queries,
     k: Keys,
     v: Keys,
-    seen: Prefix | None = None,
+    visible: Prefix | None = None,
     *,
     backend: AttentionBackend = "xla",
     mesh: Mesh | None = None,
 ) -> Queries:
-    """Softmax attention over keys, or over the first that are seen, scaled by head_dim^-1/2.
+    """Softmax attention over keys, or over the first that are visible, scaled by head_dim^-1/2.
 
     `mesh` are the devices that share the work, which the TPU kernel must be told.
     """
-    if seen is not None and len(seen.counts) == 1:
-        (count,) = seen.counts
-        k, v, seen = k[:, :count], v[:, :count], None
+    # A count known at compile time is a slice, so no backend has to mask.
+    if visible is not None and len(visible.counts) == 1:
+        (count,) = visible.counts
+        k, v, visible = k[:, :count], v[:, :count], None
     match backend:
         case "xla":
-            return _xla_attention(q, k, v, seen)
+            return _xla_attention(q, k, v, visible)
         case "cudnn":
-            return _cudnn_attention(q, k, v, seen)
+            return _cudnn_attention(q, k, v, visible)
         case "splash":
-            return split_over_devices(_splash_attention, mesh)(q, k, v, seen)
+            return split_over_devices(_splash_attention, mesh)(q, k, v, visible)
 
 
 def attend_levels(
@@ -109,13 +95,57 @@ def attend_levels(
     outputs, start = [], 0
     for count in levels:
         end = start + count
-        seen = k[:, :end], v[:, :end]
-        outputs.append(attend(q[:, start:end], *seen, backend=backend, mesh=mesh))
+        keys, values = k[:, :end], v[:, :end]
+        outputs.append(attend(q[:, start:end], keys, values, backend=backend, mesh=mesh))
         start = end
     return jnp.concatenate(outputs, axis=1)
 
 
-def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
+def block_causal(
+    q: Heads,
+    kv: KeyValue,
+    cache: CachedKeyValue | None,
+    *,
+    levels: Sequence[int],
+    compute: Compute,
+) -> Heads:
+    """Tokens come in levels of as many as `levels` says; no cache is read."""
+    how = {"backend": compute.attention, "mesh": compute.mesh}
+    return attend_levels(q, kv.key, kv.value, levels, **how)
+
+
+def cached(
+    q: Heads, kv: KeyValue, cache: CachedKeyValue | None, *, slot: CacheSlot, compute: Compute
+) -> Heads:
+    """Tokens see the cache's visible prefix, in which they stand themselves."""
+    keys = _with_tokens(cache, kv, slot)
+    how = {"backend": compute.attention, "mesh": compute.mesh}
+    return attend(q, keys.key, keys.value, slot.visible, **how)
+
+
+def cached_prefix_then_chunk(
+    q: Heads,
+    kv: KeyValue,
+    cache: CachedKeyValue | None,
+    *,
+    prefix: CacheSlot,
+    chunk: CacheSlot,
+    tokens: int,
+    compute: Compute,
+) -> Heads:
+    """The first `tokens` enter the cache and see their prefix; then the rest, which see them."""
+    first, rest = (
+        KeyValue(key=kv.key[:, part], value=kv.value[:, part])
+        for part in (slice(tokens), slice(tokens, None))
+    )
+    prefix_mixed = cached(q[:, :tokens], first, cache, slot=prefix, compute=compute)
+    # The compiler finds that `cached` has made the same copy already.
+    filled = _with_tokens(cache, first, prefix)
+    chunk_mixed = cached(q[:, tokens:], rest, filled, slot=chunk, compute=compute)
+    return jnp.concatenate([prefix_mixed, chunk_mixed], axis=1)
+
+
+def split_over_devices(kernel: Kernel, mesh: Mesh | None) -> Kernel:
     """A kernel that every device runs on its own heads, and its own samples where they divide.
 
     The compiler cannot split a kernel by itself. Heads and samples do not look at one another.
@@ -139,6 +169,19 @@ def split_over_devices(kernel: Attention, mesh: Mesh | None) -> Attention:
         return split(q, k, v, prefix)
 
     return on_each
+
+
+def _with_tokens(cache: CachedKeyValue | None, kv: KeyValue, slot: CacheSlot) -> KeyValue:
+    """A copy of one layer of a cache, with new keys and values in their slot."""
+    if cache is None:
+        raise TypeError("A cached attention pattern needs the layer's cache, and there is none.")
+
+    def put(into: Array | Quantised, new: Array) -> Array:
+        # Inside the layer loop, so that of an 8-bit cache only one layer at a time is full size.
+        wide = dequantise(into).astype(new.dtype)
+        return jax.lax.dynamic_update_slice_in_dim(wide, new, slot.start, axis=1)
+
+    return KeyValue(key=put(cache.key, kv.key), value=put(cache.value, kv.value))
 
 
 def _xla_attention(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:

@@ -19,11 +19,38 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention import Prefix
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.quantise import Quantised, quantise
 from shotstream_jax.pytree import pytree, static
-from shotstream_jax.typing import Array, Float, Index
+from shotstream_jax.typing import Array, Float, Index, Int
+
+
+@pytree
+class Prefix:
+    """Length of the visible prefix of keys: an index into a few static lengths.
+
+    The seven chunks of a shot have seven lengths and share one program. XLA and splash compile a
+    branch for each length, since a single kernel would compute every key and mask most of them;
+    cuDNN takes the length at run time, since on a GPU the host would have to choose the branch.
+    With one length there is nothing to choose, and the keys are sliced at compile time.
+
+    Attributes:
+      which: index into `counts`.
+      counts: the possible lengths, in keys.
+    """
+
+    which: Int[Array, ""]
+    counts: tuple[int, ...] = static()
+
+    @classmethod
+    def known(cls, count: int) -> "Prefix":
+        """The first `count` keys."""
+        return cls(which=jnp.int32(0), counts=(count,))
+
+    @property
+    def count(self) -> Int[Array, ""]:
+        """The chosen length."""
+        return jnp.asarray(self.counts)[self.which]
 
 
 @pytree
@@ -42,7 +69,7 @@ class QuantisedKeyValue:
     value: Quantised
 
 
-Held = KeyValue | QuantisedKeyValue
+CachedKeyValue = KeyValue | QuantisedKeyValue
 """Keys and values as a cache holds them."""
 
 
@@ -95,35 +122,35 @@ class ShotCache:
       window: frames that the slots stand for.
     """
 
-    kv: Held
+    kv: CachedKeyValue
     text: TextKeys
     frame_tokens: int = static()
     window: Window = static()
 
     @property
-    def context(self) -> Held:
+    def context(self) -> CachedKeyValue:
         """Keys and values of earlier shots: `[layer batch context-slot head head_dim]`."""
         end = self.window.context * self.frame_tokens
         return jax.tree.map(lambda x: x[:, :, :end], self.kv)
 
     @property
-    def local(self) -> Held:
+    def local(self) -> CachedKeyValue:
         """Keys and values of this shot, in the order in which they lie in the ring."""
         start = self.window.context * self.frame_tokens
         return jax.tree.map(lambda x: x[:, :, start:], self.kv)
 
 
 @pytree
-class Place:
-    """Where in the cache a chunk goes, and how far it may see.
+class CacheSlot:
+    """Where in the cache some tokens are written, and how much of it they see.
 
     Attributes:
-      slot: first slot that the chunk's keys take.
-      seen: visible slots, the chunk's own included.
+      start: first slot that the keys take.
+      visible: slots that the tokens see, their own included.
     """
 
-    slot: Index
-    seen: Prefix
+    start: Index
+    visible: Prefix
 
 
 def init_cache(
@@ -153,7 +180,7 @@ def init_cache(
     )
 
 
-def chunk_place(window: Window, frame_tokens: int, chunk: Index) -> Place:
+def chunk_slot(window: Window, frame_tokens: int, chunk: Index) -> CacheSlot:
     """The place of a shot's chunk number `chunk`, rolling once the local window is full.
 
     A window of 3 chunks, without a sink and with a sink of 1 chunk (which chunk lies where):
@@ -168,11 +195,11 @@ def chunk_place(window: Window, frame_tokens: int, chunk: Index) -> Place:
     rolled = sink + (chunk - sink) % (room - sink)
     if isinstance(chunk, int):
         ring = chunk if chunk < room else rolled
-        seen = Prefix.known(counts[min(chunk, room - 1)])
+        visible = Prefix.known(counts[min(chunk, room - 1)])
     else:
         ring = jnp.where(chunk < room, chunk, rolled)
-        seen = Prefix(which=jnp.minimum(chunk, room - 1), counts=counts)
-    return Place(slot=context + ring * tokens, seen=seen)
+        visible = Prefix(which=jnp.minimum(chunk, room - 1), counts=counts)
+    return CacheSlot(start=context + ring * tokens, visible=visible)
 
 
 def write_context(cache: ShotCache, kv: KeyValue) -> ShotCache:
@@ -182,8 +209,8 @@ def write_context(cache: ShotCache, kv: KeyValue) -> ShotCache:
 
 def write_chunk(cache: ShotCache, kv: KeyValue, chunk: Index) -> ShotCache:
     """Commit the clean keys and values of a chunk; donate the cache to write in place."""
-    place = chunk_place(cache.window, cache.frame_tokens, chunk)
-    return _write(cache, kv, place.slot)
+    slot = chunk_slot(cache.window, cache.frame_tokens, chunk)
+    return _write(cache, kv, slot.start)
 
 
 def _write(cache: ShotCache, kv: KeyValue, slot: Index) -> ShotCache:

@@ -1,89 +1,125 @@
 """The Wan2.1 diffusion transformer: teacher, scores and causal student are one definition.
 
-Parameters are a nested dict; blocks are stacked on a leading layer axis and scanned. The network
-proposes (a velocity, and the keys and values of what it saw) and writes nothing:
+Parameters are a nested dict; blocks are stacked on a leading layer axis and scanned. A pass returns
+its results (a velocity; the keys and values of its frames) and writes no cache:
 
-    apply_dense    frames see frames, in levels; one level is the bidirectional network
-    apply_cached   a chunk sees a cache and itself
-    keys_dense     only the keys and values, for the context pass
-    keys_cached    only the keys and values, for the clean pass of a finished chunk
-    apply_merged   both at once: frames on their way into the cache, and a chunk that sees them
-
-The two key passes stop at the last layer's keys and skip the head.
+    apply_dense    frames attend to one another, in levels; one level is the bidirectional network
+    apply_cached   a chunk attends to a cache and to itself
+    keys_dense     only the keys and values: the context pass
+    keys_cached    only the keys and values: the clean pass of a finished chunk
+    apply_merged   both at once: frames enter the cache, and a chunk attends to them
 
 Source: public Wan2.1 and ShotStream repositories, wan/modules/model.py and causal_model.py.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention_patterns import (
-    Mix,
-    see_cache,
-    see_cache_in_turn,
-    see_one_another,
+from shotstream_jax.models.attention import (
+    AttentionPattern,
+    block_causal,
+    cached,
+    cached_prefix_then_chunk,
 )
-from shotstream_jax.models.cache import Held, KeyValue, Place, ShotCache, TextKeys
+from shotstream_jax.models.cache import CachedKeyValue, CacheSlot, KeyValue, ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.dit_modules import Block, CaptionIndex, Trunk, apply_module
-from shotstream_jax.models.layers import Heads, Stream
+from shotstream_jax.models.dit_modules import (
+    Attention,
+    Block,
+    BlockModulation,
+    CaptionIndex,
+    Head,
+    PatchEmbedding,
+    Stream,
+    TextEmbedding,
+    TimeEmbedding,
+    TimestepEmbedding,
+    apply_module,
+    caption_keys,
+)
+from shotstream_jax.models.quantise import dequantise
 from shotstream_jax.models.rope import Rotation
 from shotstream_jax.pytree import pytree
-from shotstream_jax.typing import Array, Bool, Key, Latents, Params, Text, Timesteps
+from shotstream_jax.typing import Array, Index, Key, Latents, Params, Text, Timesteps
 
 
 @pytree
-class Proposal:
-    """What one call of the network says.
+class DiTOutput:
+    """Result of one pass.
 
     Attributes:
       velocity: predicted `noise - x0`.
-      kv: keys and values of the frames it was given, in every layer.
+      kv: keys and values of the pass's frames, in every layer.
     """
 
     velocity: Latents
     kv: KeyValue
 
 
+@pytree
+class ChunkInput:
+    """Frames of a cached pass that share a slot of the cache.
+
+    Attributes:
+      latents: the frames.
+      timesteps: one for all frames, or one a frame.
+      rope: rotation of their tokens.
+      slot: where their keys are written, and how much of the cache they see.
+    """
+
+    latents: Latents
+    timesteps: Timesteps
+    rope: Rotation
+    slot: CacheSlot
+
+
 def init_dit(key: Key[Array, ""], config: DiTConfig) -> Params:
     """Fresh float32 parameters: small normal modulation, everything else Linen's defaults."""
     compute = Compute()
-    rows, cols = config.patch
-    latents = jnp.zeros((1, 1, rows, cols, config.latent_channels))
-    text = jnp.zeros((1, 1, config.text_tokens, config.text_dim))
-    trunk_key, block_key = jax.random.split(key)
-    trunk = Trunk(config, compute).init(
-        trunk_key, latents, jnp.zeros((1, 1)), text, method="everything"
-    )["params"]
-    flat = jnp.zeros((1, 1, config.head_dim // 2))
-    block = functools.partial(
-        Block(config, compute).init,
-        x=jnp.zeros((1, 1, 1, config.dim)),
-        time=jnp.zeros((1, 1, 6, config.dim)),
-        angles=Rotation(cos=flat, sin=flat),
-        text=jnp.zeros((1, 1, config.text_tokens, config.dim)),
-        method="everything",
+    stem_key, block_key = jax.random.split(key)
+    # Parameters depend on the sizes of the network alone: one patch and one caption token will do.
+    latents = jnp.zeros((1, 1, *config.patch, config.latent_channels))
+    stream = jnp.zeros((1, 1, 1, config.dim))
+    # Linen folds each parameter's path into the key, so the modules do not share their draws.
+    variables = (
+        PatchEmbedding(config, compute).init(stem_key, latents),
+        TextEmbedding(config, compute).init(stem_key, jnp.zeros((1, 1, 1, config.text_dim))),
+        TimestepEmbedding(config).init(stem_key, jnp.zeros((1, 1))),
+        Head(config, compute).init(stem_key, stream, jnp.zeros((1, 1, config.dim)), 1),
     )
-    blocks = jax.vmap(block)(jax.random.split(block_key, config.layers))["params"]
-    return {**trunk, "blocks": blocks}
+    flat = jnp.zeros((1, 1, config.head_dim // 2))
+    init_block = functools.partial(
+        Block(config, compute).init,
+        x=stream,
+        modulation=jnp.zeros((1, 1, 6, config.dim)),
+        rope=Rotation(cos=flat, sin=flat),
+        text=jnp.zeros((1, 1, 1, config.dim)),
+        caption_index=None,
+        attention=functools.partial(block_causal, levels=(1,), compute=compute),
+        cache=None,
+    )
+    blocks = jax.vmap(init_block)(jax.random.split(block_key, config.layers))["params"]
+    stem = {name: leaf for part in variables for name, leaf in part["params"].items()}
+    return {**stem, "blocks": blocks}
 
 
 def encode_captions(
     params: Params, config: DiTConfig, text: Text, compute: Compute = Compute()
 ) -> TextKeys:
     """Cross-attention keys and values of captions in every layer: once a caption, not a step."""
-    embedded = _trunk(params, config, compute, "embed_text", text)
-    block = Block(config, compute)
+    embedded = apply_module(TextEmbedding(config, compute), _stem(params), text)
+    cross_attention = Attention(config.dim, config.heads, compute)
 
     def one_layer(layer: Params) -> TextKeys:
-        return apply_module(block, layer, "text_keys", embedded)
+        variables = {"params": dequantise(layer)}
+        return cross_attention.apply(variables, embedded, method=caption_keys)  # type: ignore
 
-    return jax.lax.map(one_layer, params["blocks"])
+    # One layer at a time: all at once would hold every layer's normalised copy of the captions.
+    return jax.lax.map(one_layer, params["blocks"]["cross_attention"])
 
 
 def apply_dense(
@@ -91,20 +127,21 @@ def apply_dense(
     config: DiTConfig,
     x_t: Latents,
     timesteps: Timesteps,
-    angles: Rotation,
+    rope: Rotation,
     text: TextKeys,
     *,
     caption_index: CaptionIndex | None = None,
     levels: Sequence[int] | None = None,
     compute: Compute = Compute(),
-) -> Proposal:
+) -> DiTOutput:
     """Run frames that attend to one another, all to all or level by level.
 
     `levels` are frame counts: context first, then chunks, each seeing itself and what is before.
     `caption_index` routes frames to captions where there are several.
     """
-    run = _Pass(params, config, angles, text, caption_index, compute)
-    return run.velocity(x_t, timesteps, see_one_another(config, x_t, levels, compute), None)
+    pattern = _dense_pattern(config, x_t, levels, compute)
+    forward = _Forward(params, config, rope, text, caption_index, pattern, None, compute)
+    return forward.velocity(x_t, timesteps)
 
 
 def keys_dense(
@@ -112,180 +149,182 @@ def keys_dense(
     config: DiTConfig,
     latents: Latents,
     timesteps: Timesteps,
-    angles: Rotation,
+    rope: Rotation,
     text: TextKeys,
     *,
     caption_index: CaptionIndex | None = None,
     compute: Compute = Compute(),
 ) -> KeyValue:
     """Keys and values of frames that attend to one another: the context pass."""
-    run = _Pass(params, config, angles, text, caption_index, compute)
-    return run.keys(latents, timesteps, see_one_another(config, latents, None, compute), None)
+    pattern = _dense_pattern(config, latents, None, compute)
+    forward = _Forward(params, config, rope, text, caption_index, pattern, None, compute)
+    return forward.keys(latents, timesteps)
 
 
 def apply_cached(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,
-    place: Place,
-    x_t: Latents,
-    timesteps: Timesteps,
-    angles: Rotation,
+    chunk: ChunkInput,
     *,
     compute: Compute = Compute(),
-) -> Proposal:
-    """Run a chunk that attends to what the cache holds up to its own place, and to itself."""
-    run = _Pass(params, config, angles, cache.text, None, compute)
-    return run.velocity(x_t, timesteps, see_cache(place, compute), cache.kv)
+) -> DiTOutput:
+    """Run a chunk that attends to the cache's visible prefix and to itself."""
+    pattern = functools.partial(cached, slot=chunk.slot, compute=compute)
+    forward = _Forward(params, config, chunk.rope, cache.text, None, pattern, cache.kv, compute)
+    return forward.velocity(chunk.latents, chunk.timesteps)
 
 
 def keys_cached(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,
-    place: Place,
-    latents: Latents,
-    timesteps: Timesteps,
-    angles: Rotation,
+    chunk: ChunkInput,
     *,
     compute: Compute = Compute(),
 ) -> KeyValue:
     """Keys and values of a finished chunk: the clean pass."""
-    run = _Pass(params, config, angles, cache.text, None, compute)
-    return run.keys(latents, timesteps, see_cache(place, compute), cache.kv)
-
-
-@pytree
-class Stretch:
-    """Frames of one pass that share a place in the cache.
-
-    Attributes:
-      latents: the frames.
-      timesteps: one, or one a frame.
-      angles: rotation of their tokens.
-      place: where their keys go, and how far they may see.
-    """
-
-    latents: Latents
-    timesteps: Timesteps
-    angles: Rotation
-    place: Place
+    pattern = functools.partial(cached, slot=chunk.slot, compute=compute)
+    forward = _Forward(params, config, chunk.rope, cache.text, None, pattern, cache.kv, compute)
+    return forward.keys(chunk.latents, chunk.timesteps)
 
 
 def apply_merged(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,
-    finished: Stretch,
-    chunk: Stretch,
+    finished: ChunkInput,
+    chunk: ChunkInput,
     text: TextKeys,
     *,
     caption_index: CaptionIndex | None = None,
     compute: Compute = Compute(),
-) -> Proposal:
+) -> DiTOutput:
     """Keys and values of finished frames, and the velocity of a chunk that already sees them.
 
     The same numbers as `keys_cached` (or `keys_dense`), a write, and `apply_cached`, in one pass
-    that reads the weights once. `text` and `caption_index` speak of the finished frames and the
-    chunk's, in this order.
+    that reads the weights once. `text` and `caption_index` cover the finished frames, then the
+    chunk's.
     """
-    frames, tokens = finished.latents.shape[1], finished.angles.cos.shape[1]
-    angles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), finished.angles, chunk.angles)
-    run = _Pass(params, config, angles, text, caption_index, compute)
-    proposal = run.velocity(
-        jnp.concatenate([finished.latents, chunk.latents], axis=1),
-        jnp.concatenate([_by_frame(finished), _by_frame(chunk)], axis=1),
-        see_cache_in_turn(finished.place, chunk.place, tokens, compute),
-        cache.kv,
+    frames, tokens = finished.latents.shape[1], finished.rope.cos.shape[1]
+    rope = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), finished.rope, chunk.rope)
+    pattern = functools.partial(
+        cached_prefix_then_chunk,
+        prefix=finished.slot,
+        chunk=chunk.slot,
+        tokens=tokens,
+        compute=compute,
     )
-    return Proposal(
-        velocity=proposal.velocity[:, frames:],
-        kv=jax.tree.map(lambda x: x[:, :, :tokens], proposal.kv),
+    forward = _Forward(params, config, rope, text, caption_index, pattern, cache.kv, compute)
+    output = forward.velocity(
+        jnp.concatenate([finished.latents, chunk.latents], axis=1),
+        jnp.concatenate([_frame_timesteps(finished), _frame_timesteps(chunk)], axis=1),
+    )
+    return DiTOutput(
+        velocity=output.velocity[:, frames:],
+        kv=jax.tree.map(lambda x: x[:, :, :tokens], output.kv),
     )
 
 
 @pytree
 class _Layer:
-    """What the scan hands to one layer."""
+    """One layer's part of everything that is stacked over layers."""
 
     params: Params
     text: TextKeys
-    cache: Held | None
-    is_last: Bool[Array, "*layer"]
+    cache: CachedKeyValue | None
 
 
-class _Pass:
+class _Forward:
     """One pass over the layers, with what all of them share."""
 
     def __init__(
         self,
         params: Params,
         config: DiTConfig,
-        angles: Rotation,
+        rope: Rotation,
         text: TextKeys,
         caption_index: CaptionIndex | None,
+        pattern: AttentionPattern,
+        cache: CachedKeyValue | None,
         compute: Compute,
     ):
-        self.params, self.config, self.compute = params, config, compute
-        self.angles, self.text, self.caption_index = angles, text, caption_index
-        self.block = Block(config, compute)
+        self.config, self.compute, self.stem = config, compute, _stem(params)
+        self.rope, self.caption_index, self.pattern = rope, caption_index, pattern
+        self.layers = _Layer(params=params["blocks"], text=text, cache=cache)
 
-    def velocity(
-        self, x_t: Latents, timesteps: Timesteps, mix: Mix, cache: Held | None
-    ) -> Proposal:
-        x, time, six = self._start(x_t, timesteps)
+    def velocity(self, x_t: Latents, timesteps: Timesteps) -> DiTOutput:
+        """All layers, then the head."""
+        time, modulation = self._embed_time(timesteps)
 
         def body(x: Stream, layer: _Layer) -> tuple[Stream, KeyValue]:
-            q, kv = self._project(x, six, layer)
-            return self._finish(x, six, mix(q, kv, layer.cache), layer), kv
+            return self._block(x, modulation, layer)
 
-        x, kv = jax.lax.scan(_remat(body, self.compute), x, self._layers(cache))
+        x, kv = jax.lax.scan(_remat(body, self.compute), self._embed(x_t), self.layers)
         rows = x_t.shape[2] // self.config.patch[0]
-        velocity = _trunk(self.params, self.config, self.compute, "unpatch", x, time, rows)
-        return Proposal(velocity=velocity.astype(x_t.dtype), kv=kv)
+        velocity = apply_module(Head(self.config, self.compute), self.stem, x, time, rows)
+        return DiTOutput(velocity=velocity.astype(x_t.dtype), kv=kv)
 
-    def keys(
-        self, latents: Latents, timesteps: Timesteps, mix: Mix, cache: Held | None
-    ) -> KeyValue:
-        x, _, six = self._start(latents, timesteps)
+    def keys(self, latents: Latents, timesteps: Timesteps) -> KeyValue:
+        """All layers up to the keys and values of the last one; not made for gradients."""
+        _, modulation = self._embed_time(timesteps)
 
-        def body(x: Stream, layer: _Layer) -> tuple[Stream, KeyValue]:
-            q, kv = self._project(x, six, layer)
+        def layer(index: Index, state: tuple[Stream, KeyValue]) -> tuple[Stream, KeyValue]:
+            x, kv = state
+            x, new = self._block(x, modulation, self._layer(index))
+            put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=index, axis=0)
+            return x, jax.tree.map(put, kv, new)
 
-            def finish(x: Stream) -> Stream:
-                return self._finish(x, six, mix(q, kv, layer.cache), layer)
+        # The loop writes into one buffer of all layers: what a scan over all layers but the last
+        # returns would be copied to append the last one's keys, and so would its weights.
+        last = self.config.layers - 1
+        start = self._embed(latents), self._empty_keys(latents.shape[0])
+        state = jax.lax.fori_loop(0, last, layer, start)
+        # The compiler drops the rest of the last block, whose output is unused. A `cond` inside the
+        # loop would skip it too, but a GPU's host waits for the predicate in every layer.
+        return layer(last, state)[1]
 
-            # Nobody reads the stream after the last layer's keys.
-            return jax.lax.cond(layer.is_last, lambda x: x, finish, x), kv
+    def _embed(self, latents: Latents) -> Stream:
+        return apply_module(PatchEmbedding(self.config, self.compute), self.stem, latents)
 
-        _, kv = jax.lax.scan(body, x, self._layers(cache))
-        return kv
+    def _embed_time(self, timesteps: Timesteps) -> tuple[TimeEmbedding, BlockModulation]:
+        return apply_module(TimestepEmbedding(self.config), self.stem, timesteps)
 
-    def _layers(self, cache: Held | None) -> _Layer:
-        is_last = jnp.arange(self.config.layers) == self.config.layers - 1
-        return _Layer(params=self.params["blocks"], text=self.text, cache=cache, is_last=is_last)
+    def _block(
+        self, x: Stream, modulation: BlockModulation, layer: _Layer
+    ) -> tuple[Stream, KeyValue]:
+        block = Block(self.config, self.compute)
+        captions = layer.text, self.caption_index
+        inputs = x, modulation, self.rope, *captions, self.pattern, layer.cache
+        return apply_module(block, layer.params, *inputs)
 
-    def _start(self, latents: Latents, timesteps: Timesteps) -> tuple[Stream, Array, Array]:
-        call = functools.partial(_trunk, self.params, self.config, self.compute)
-        return call("embed_patches", latents), *call("embed_time", timesteps)
+    def _layer(self, index: Index) -> _Layer:
+        at = functools.partial(jax.lax.dynamic_index_in_dim, index=index, axis=0, keepdims=False)
+        return jax.tree.map(at, self.layers)
 
-    def _project(self, x: Stream, six: Array, layer: _Layer) -> tuple[Heads, KeyValue]:
-        q, k, v = apply_module(self.block, layer.params, "project", x, six, self.angles)
-        return q, KeyValue(key=k, value=v)
-
-    def _finish(self, x: Stream, six: Array, mixed: Heads, layer: _Layer) -> Stream:
-        return apply_module(
-            self.block, layer.params, "finish", x, six, mixed, layer.text, self.caption_index
-        )
-
-
-def _by_frame(stretch: Stretch) -> Timesteps:
-    return jnp.broadcast_to(stretch.timesteps, stretch.latents.shape[:2])
+    def _empty_keys(self, batch: int) -> KeyValue:
+        config, tokens = self.config, self.rope.cos.shape[1]
+        shape = (config.layers, batch, tokens, config.heads, config.head_dim)
+        empty = jnp.zeros(shape, self.compute.dtype)
+        return KeyValue(key=empty, value=empty)
 
 
-def _trunk(params: Params, config: DiTConfig, compute: Compute, method: str, *args: Any) -> Any:
-    trunk = {name: value for name, value in params.items() if name != "blocks"}
-    return apply_module(Trunk(config, compute), trunk, method, *args)
+def _stem(params: Params) -> Params:
+    """The parameters outside the blocks."""
+    return {name: value for name, value in params.items() if name != "blocks"}
+
+
+def _dense_pattern(
+    config: DiTConfig, latents: Latents, levels: Sequence[int] | None, compute: Compute
+) -> AttentionPattern:
+    _, frames, rows, cols, _ = latents.shape
+    patches = (rows // config.patch[0]) * (cols // config.patch[1])
+    tokens = tuple(count * patches for count in (levels or [frames]))
+    return functools.partial(block_causal, levels=tokens, compute=compute)
+
+
+def _frame_timesteps(chunk: ChunkInput) -> Timesteps:
+    return jnp.broadcast_to(chunk.timesteps, chunk.latents.shape[:2])
 
 
 def _remat(body: Callable, compute: Compute) -> Callable:

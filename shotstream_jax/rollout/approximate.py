@@ -13,18 +13,18 @@ from typing import Literal
 import jax
 
 from shotstream_jax.model_config import RolloutConfig
-from shotstream_jax.models.cache import ShotCache, chunk_place, write_chunk
+from shotstream_jax.models.cache import ShotCache, write_chunk
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import apply_cached
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import (
     ShotNumber,
     after_step,
-    chunk_angles,
+    chunk_input,
     denoise_from,
     levels_of,
-    timesteps_of,
 )
+from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Float, Index, Latents, Params
 
 Approximation = Literal["no-clean-pass", "latent-context", "int8-cache", "int8-weights"]
@@ -45,14 +45,6 @@ def denoise_and_keep(
     levels = levels_of(rollout, noise)
     before, last = (jax.tree.map(lambda x, part=part: x[part], levels) for part in (slice(-1), -1))
     x_t = denoise_from(params, config, cache, chunk, shot, noise[0], before, compute)
-    proposal = apply_cached(
-        params,
-        config,
-        cache,
-        chunk_place(cache.window, cache.frame_tokens, chunk),
-        x_t,
-        timesteps_of(last, x_t),
-        chunk_angles(config, cache, x_t, chunk, shot),
-        compute=compute,
-    )
-    return after_step(x_t, proposal, last), write_chunk(cache, proposal.kv, chunk)
+    inputs = chunk_input(config, cache, chunk, shot, x_t, last[0] * TRAIN_STEPS)
+    output = apply_cached(params, config, cache, inputs, compute=compute)
+    return after_step(x_t, output, last), write_chunk(cache, output.kv, chunk)

@@ -19,17 +19,23 @@ from shotstream_jax.models.cache import (
     KeyValue,
     ShotCache,
     TextKeys,
-    chunk_place,
+    chunk_slot,
     write_chunk,
     write_context,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import Proposal, apply_cached, keys_cached, keys_dense
+from shotstream_jax.models.dit import (
+    ChunkInput,
+    DiTOutput,
+    apply_cached,
+    keys_cached,
+    keys_dense,
+)
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.rope import Rotation, grid_positions, rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.schedule import TRAIN_STEPS, add_noise, velocity_to_x0
-from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params, Timesteps
+from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params
 
 ShotNumber = Int[Array, " #batch"] | Index
 """The number that the rotation gives to a shot: one for all samples, or one each."""
@@ -78,7 +84,7 @@ def prepare_shot(
         config,
         context.latents,
         jnp.zeros((context.shots.shape[0], 1)),
-        context_angles(config, context),
+        context_rope(config, context),
         context.text,
         caption_index=context_numbers(context),
         compute=compute,
@@ -133,19 +139,28 @@ def clean_keys(
     compute: Compute = Compute(),
 ) -> KeyValue:
     """Keys and values of a finished chunk, as the clean pass finds them."""
-    return keys_cached(
-        params,
-        config,
-        cache,
-        chunk_place(cache.window, cache.frame_tokens, chunk),
-        latents,
-        jnp.zeros((latents.shape[0], 1)),
-        chunk_angles(config, cache, latents, chunk, shot),
-        compute=compute,
+    clean = chunk_input(config, cache, chunk, shot, latents, 0.0)
+    return keys_cached(params, config, cache, clean, compute=compute)
+
+
+def chunk_input(
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: ShotNumber,
+    latents: Latents,
+    timestep: Float[Array, ""] | float,
+) -> ChunkInput:
+    """Latents of chunk number `chunk`, at one timestep, in their slot of the cache."""
+    return ChunkInput(
+        latents=latents,
+        timesteps=jnp.full((latents.shape[0], 1), timestep),
+        rope=chunk_rope(config, cache, latents, chunk, shot),
+        slot=chunk_slot(cache.window, cache.frame_tokens, chunk),
     )
 
 
-def chunk_angles(
+def chunk_rope(
     config: DiTConfig, cache: ShotCache, latents: Latents, chunk: Index, shot: ShotNumber
 ) -> Rotation:
     """Rotation of a chunk's tokens: its frames stand after the context and earlier chunks."""
@@ -154,12 +169,12 @@ def chunk_angles(
     numbers = window.context + jnp.asarray(chunk) * window.chunk + jnp.arange(frames)
     numbers = jnp.broadcast_to(numbers, (batch, frames))
     shots = jnp.broadcast_to(jnp.reshape(jnp.asarray(shot), (-1, 1)), (batch, frames))
-    return _angles(config, latents, numbers, shots)
+    return _rope(config, latents, numbers, shots)
 
 
-def context_angles(config: DiTConfig, context: Context) -> Rotation:
+def context_rope(config: DiTConfig, context: Context) -> Rotation:
     """Rotation of the context's tokens: its frames stand first, each in the shot it is from."""
-    return _angles(config, context.latents, context_numbers(context), context.shots)
+    return _rope(config, context.latents, context_numbers(context), context.shots)
 
 
 def context_numbers(context: Context) -> Int[Array, "batch frame"]:
@@ -186,30 +201,23 @@ def denoise_from(
     compute: Compute,
 ) -> Latents:
     """Steps of a chunk at the levels given, from the first one's input."""
-    place = chunk_place(cache.window, cache.frame_tokens, chunk)
-    angles = chunk_angles(config, cache, x_t, chunk, shot)
 
     def step(x_t: Latents, level: Levels) -> tuple[Latents, None]:
-        inputs = place, x_t, timesteps_of(level, x_t), angles
-        proposal = apply_cached(params, config, cache, *inputs, compute=compute)
-        return after_step(x_t, proposal, level), None
+        inputs = chunk_input(config, cache, chunk, shot, x_t, level[0] * TRAIN_STEPS)
+        output = apply_cached(params, config, cache, inputs, compute=compute)
+        return after_step(x_t, output, level), None
 
     x0, _ = jax.lax.scan(step, x_t, levels)
     return x0
 
 
-def timesteps_of(level: Levels, x_t: Latents) -> Timesteps:
-    """What the network is told of the noise level of a step, the same for all frames."""
-    return jnp.full((x_t.shape[0], 1), level[0] * TRAIN_STEPS)
-
-
-def after_step(x_t: Latents, proposal: Proposal, level: Levels) -> Latents:
+def after_step(x_t: Latents, output: DiTOutput, level: Levels) -> Latents:
     """Where a step ends: its prediction of x0, renoised to the level of the next."""
     sigma, next_sigma, next_noise = level
-    return add_noise(velocity_to_x0(x_t, proposal.velocity, sigma), next_noise, next_sigma)
+    return add_noise(velocity_to_x0(x_t, output.velocity, sigma), next_noise, next_sigma)
 
 
-def _angles(config: DiTConfig, latents: Latents, frames: Array, shots: Array) -> Rotation:
+def _rope(config: DiTConfig, latents: Latents, frames: Array, shots: Array) -> Rotation:
     rows, cols = (
         size // patch for size, patch in zip(latents.shape[2:4], config.patch, strict=True)
     )

@@ -11,25 +11,24 @@ import jax
 import jax.numpy as jnp
 
 from shotstream_jax.model_config import RolloutConfig
-from shotstream_jax.models.attention import Prefix
 from shotstream_jax.models.cache import (
-    Place,
+    CacheSlot,
+    Prefix,
     ShotCache,
     TextKeys,
-    chunk_place,
     write_chunk,
     write_context,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import Proposal, Stretch, apply_merged
+from shotstream_jax.models.dit import ChunkInput, DiTOutput, apply_merged
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import (
     Context,
     ShotNumber,
     after_step,
-    chunk_angles,
-    context_angles,
+    chunk_input,
     context_numbers,
+    context_rope,
     denoise_from,
     levels_of,
 )
@@ -50,26 +49,26 @@ def denoise_first(
     compute: Compute = Compute(),
 ) -> tuple[Latents, ShotCache]:
     """`prepare_shot`, then `denoise_chunk` of chunk 0; the context shares a pass with a step."""
-    earlier = Stretch(
+    earlier = ChunkInput(
         latents=context.latents,
         timesteps=jnp.zeros((context.shots.shape[0], 1)),
-        angles=context_angles(config, context),
-        place=Place(slot=0, seen=Prefix.known(cache.window.context * cache.frame_tokens)),
+        rope=context_rope(config, context),
+        slot=CacheSlot(start=0, visible=Prefix.known(cache.window.context * cache.frame_tokens)),
     )
     numbers = context_numbers(context)
     own = jnp.full(noise.shape[1:3], numbers.shape[1])
-    proposal = apply_merged(
+    output = apply_merged(
         params,
         config,
         cache,
         earlier,
-        chunk_stretch(config, cache, 0, shot, noise[0], _first_timestep(rollout)),
+        chunk_input(config, cache, 0, shot, noise[0], _first_timestep(rollout)),
         jax.tree.map(lambda *kv: jnp.concatenate(kv, axis=2), context.text, text),
         caption_index=jnp.concatenate([numbers, own], axis=1),
         compute=compute,
     )
-    cache = dataclasses.replace(write_context(cache, proposal.kv), text=text)
-    latents = _next_steps(params, config, cache, 0, shot, proposal, noise, rollout, compute)
+    cache = dataclasses.replace(write_context(cache, output.kv), text=text)
+    latents = _next_steps(params, config, cache, 0, shot, output, noise, rollout, compute)
     return latents, cache
 
 
@@ -87,29 +86,12 @@ def denoise_next(
 ) -> tuple[Latents, ShotCache]:
     """`commit_chunk` of the chunk before, then `denoise_chunk`; the clean pass shares a step's."""
     before = chunk - 1
-    earlier = chunk_stretch(config, cache, before, shot, finished, 0.0)
-    newest = chunk_stretch(config, cache, chunk, shot, noise[0], _first_timestep(rollout))
-    proposal = apply_merged(params, config, cache, earlier, newest, cache.text, compute=compute)
-    cache = write_chunk(cache, proposal.kv, before)
-    latents = _next_steps(params, config, cache, chunk, shot, proposal, noise, rollout, compute)
+    earlier = chunk_input(config, cache, before, shot, finished, 0.0)
+    newest = chunk_input(config, cache, chunk, shot, noise[0], _first_timestep(rollout))
+    output = apply_merged(params, config, cache, earlier, newest, cache.text, compute=compute)
+    cache = write_chunk(cache, output.kv, before)
+    latents = _next_steps(params, config, cache, chunk, shot, output, noise, rollout, compute)
     return latents, cache
-
-
-def chunk_stretch(
-    config: DiTConfig,
-    cache: ShotCache,
-    chunk: Index,
-    shot: ShotNumber,
-    latents: Latents,
-    timestep: float,
-) -> Stretch:
-    """The frames of a chunk on their way into the cache, all at one timestep."""
-    return Stretch(
-        latents=latents,
-        timesteps=jnp.full((latents.shape[0], 1), timestep),
-        angles=chunk_angles(config, cache, latents, chunk, shot),
-        place=chunk_place(cache.window, cache.frame_tokens, chunk),
-    )
 
 
 def _first_timestep(rollout: RolloutConfig) -> float:
@@ -122,13 +104,13 @@ def _next_steps(
     cache: ShotCache,
     chunk: Index,
     shot: ShotNumber,
-    proposal: Proposal,
+    output: DiTOutput,
     noise: Array,
     rollout: RolloutConfig,
     compute: Compute,
 ) -> Latents:
-    """All steps of a chunk after the one that has the proposal."""
+    """All steps of a chunk after the one that has the output."""
     levels = levels_of(rollout, noise)
-    x_t = after_step(noise[0], proposal, jax.tree.map(lambda x: x[0], levels))
+    x_t = after_step(noise[0], output, jax.tree.map(lambda x: x[0], levels))
     left = jax.tree.map(lambda x: x[1:], levels)
     return denoise_from(params, config, cache, chunk, shot, x_t, left, compute)

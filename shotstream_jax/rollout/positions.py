@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.cache import KeyValue, ShotCache, write_chunk
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.quantise import widen
+from shotstream_jax.models.quantise import dequantise
 from shotstream_jax.models.rope import rotate_keys_in_time
 from shotstream_jax.story import Positions
 
@@ -57,7 +57,7 @@ def turn_back(cache: ShotCache, *, config: DiTConfig) -> ShotCache:
     the key that its token would have at the lower number. Values carry no position.
     """
     chunk = cache.window.chunk * cache.frame_tokens
-    held = widen(cache.local, jnp.float32)
+    held = dequantise(cache.local, jnp.float32)
     keys = rotate_keys_in_time(held.key[:, :, chunk:], -cache.window.chunk, config.head_dim)
     # From chunk 0 on; the last chunk's slots keep old values until the next chunk is written there.
     return write_chunk(cache, KeyValue(key=keys, value=held.value[:, :, chunk:]), 0)

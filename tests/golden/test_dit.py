@@ -14,7 +14,7 @@ from shotstream_jax.models import dit
 from shotstream_jax.models.cache import (
     ShotCache,
     Window,
-    chunk_place,
+    chunk_slot,
     init_cache,
     write_chunk,
     write_context,
@@ -41,7 +41,7 @@ def recorded(golden):
 
 
 @pytest.fixture
-def angles(dit_config):
+def rope(dit_config):
     def of(frames, shots, latents):
         rows, cols = (n // p for n, p in zip(latents.shape[2:4], dit_config.patch, strict=True))
         at = grid_positions(jnp.asarray(frames)[None], jnp.asarray(shots)[None], rows, cols)
@@ -56,7 +56,7 @@ def captions(dit_params, dit_config):
 
 
 @pytest.fixture
-def apply_dense(dit_params, dit_config, captions, angles):
+def apply_dense(dit_params, dit_config, captions, rope):
     def run(latents, timesteps, text, shots, **how):
         x_t = ours(latents)
         return theirs(
@@ -65,7 +65,7 @@ def apply_dense(dit_params, dit_config, captions, angles):
                 dit_config,
                 x_t,
                 jnp.asarray(timesteps).reshape(1, -1),
-                angles(np.arange(x_t.shape[1]), shots, x_t),
+                rope(np.arange(x_t.shape[1]), shots, x_t),
                 captions(text),
                 caption_index=jnp.asarray(shots)[None],
                 **how,
@@ -116,10 +116,10 @@ def test_dense_masked(recorded, apply_dense, agree):
 class Replay:
     """The cached passes of one recorded shot, in order, against our cache."""
 
-    def __init__(self, name, recorded, dit_params, dit_config, captions, angles):
+    def __init__(self, name, recorded, dit_params, dit_config, captions, rope):
         self.name, self.recorded = name, recorded
         self.sizes = dit_params, dit_config
-        self.angles = angles
+        self.rope = rope
         self.context = ours(recorded[f"{name}_context_latents"])
         self.shots = recorded[f"{name}_flags"]
         self.chunk = recorded[f"{name}_b0s0_x"].shape[2]
@@ -132,7 +132,7 @@ class Replay:
 
     def prefill(self, window: Window) -> ShotCache:
         frames = np.arange(window.context)
-        at = self.angles(frames, self.shots[: window.context], self.context)
+        at = self.rope(frames, self.shots[: window.context], self.context)
         index = jnp.asarray(self.shots[: window.context])[None]
         call = (self.context, jnp.zeros((1, 1)), at, self.text)
         kv = keys_dense(*self.sizes, *call, caption_index=index)
@@ -148,29 +148,28 @@ class Replay:
             x_t = ours(self[f"b{chunk}s{step}_x"])
             first = cache.window.context + self.chunk * chunk
             frames = np.arange(first, first + self.chunk)
-            call = (
-                cache,
-                chunk_place(cache.window, cache.frame_tokens, chunk),
-                x_t,
-                jnp.full((1, 1), self[f"b{chunk}s{step}_t"]),
-                self.angles(frames, self.shots[frames], x_t),
+            inputs = dit.ChunkInput(
+                latents=x_t,
+                timesteps=jnp.full((1, 1), self[f"b{chunk}s{step}_t"]),
+                rope=self.rope(frames, self.shots[frames], x_t),
+                slot=chunk_slot(cache.window, cache.frame_tokens, chunk),
             )
-            velocity = apply_cached(*self.sizes, *call).velocity
+            velocity = apply_cached(*self.sizes, cache, inputs).velocity
             agree(theirs(velocity), self[f"b{chunk}s{step}_y"])
             if (chunk, step + 1) not in self.steps:
-                cache = write_chunk(cache, keys_cached(*self.sizes, *call), chunk)
+                cache = write_chunk(cache, keys_cached(*self.sizes, cache, inputs), chunk)
         return cache
 
 
 @pytest.fixture
-def replay(recorded, dit_params, dit_config, captions, angles):
+def replay(recorded, dit_params, dit_config, captions, rope):
     return functools.partial(
         Replay,
         recorded=recorded,
         dit_params=dit_params,
         dit_config=dit_config,
         captions=captions,
-        angles=angles,
+        rope=rope,
     )
 
 
@@ -203,6 +202,6 @@ def test_cached(replay, agree, name, sink_chunks):
 def chunks_in_order(window: Window, chunks: int, frame_tokens: int) -> np.ndarray:
     """Slots of the chunks that the ring still holds, oldest first, as the recording has them."""
     tokens = window.chunk * frame_tokens
-    newest_at = {int(chunk_place(window, frame_tokens, c).slot): c for c in range(chunks)}
+    newest_at = {int(chunk_slot(window, frame_tokens, c).start): c for c in range(chunks)}
     starts = sorted(newest_at, key=newest_at.get)
     return np.concatenate([np.arange(start, start + tokens) for start in starts])

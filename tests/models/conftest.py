@@ -28,7 +28,7 @@ class Example:
     timesteps: jax.Array
     shots: jax.Array
 
-    def angles(self, frames):
+    def rope(self, frames):
         frames = jnp.asarray(frames)
         positions = grid_positions(frames[None], self.shots[:, frames], 2, 3)
         return rotation(positions, self.config.head_dim, self.config.shot_phase)

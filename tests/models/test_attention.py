@@ -10,7 +10,8 @@ import pytest
 from jax.experimental.pallas.ops.tpu import splash_attention
 
 from shotstream_jax.models import attention
-from shotstream_jax.models.attention import Prefix, attend, attend_levels, split_over_devices
+from shotstream_jax.models.attention import attend, attend_levels, split_over_devices
+from shotstream_jax.models.cache import Prefix
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.sharding import make_mesh
 
@@ -68,7 +69,8 @@ def test_levels_that_do_not_add_up_are_refused():
 def test_a_kernel_on_many_devices_is_the_kernel(seen):
     script = f"""
 import jax, numpy as np
-from shotstream_jax.models.attention import Prefix, attend, split_over_devices
+from shotstream_jax.models.attention import attend, split_over_devices
+from shotstream_jax.models.cache import Prefix
 from shotstream_jax.sharding import make_mesh
 seen = {seen}
 keys = jax.random.split(jax.random.key(0), 3)

@@ -7,7 +7,7 @@ from shotstream_jax.models.cache import (
     KeyValue,
     TextKeys,
     Window,
-    chunk_place,
+    chunk_slot,
     init_cache,
     write_chunk,
     write_context,
@@ -29,8 +29,8 @@ def keys_of(number, frames):
 
 
 def drawn_rows(row_name):
-    """`which chunk lies where` of `chunk_place`'s drawing, one string a chunk."""
-    lines = [line.split() for line in chunk_place.__doc__.splitlines()]
+    """`which chunk lies where` of `chunk_slot`'s drawing, one string a chunk."""
+    lines = [line.split() for line in chunk_slot.__doc__.splitlines()]
     return next(line[2:] for line in lines if line[:2] == row_name.split())
 
 
@@ -44,7 +44,7 @@ def test_chunks_lie_as_drawn(sink):
         names = "".join("." if value == 0 else str(int(value) - 1) for value in first_of_chunk)
         assert names == drawn
         visible = window.context + 2 * len(drawn.replace(".", ""))
-        assert chunk_place(window, TOKENS, chunk).seen.counts == (visible * TOKENS,)
+        assert chunk_slot(window, TOKENS, chunk).visible.counts == (visible * TOKENS,)
 
 
 def test_context_and_chunks_do_not_touch_each_other():
@@ -59,12 +59,15 @@ def test_context_and_chunks_do_not_touch_each_other():
     np.testing.assert_array_equal(untouched, 0)
 
 
-def test_place_is_the_same_traced_and_known():
+def test_slot_is_the_same_traced_and_known():
     window = Window(chunk=2, context=3, local=6, sink=2)
-    place = jax.jit(lambda chunk: chunk_place(window, TOKENS, chunk))
+    slot = jax.jit(lambda chunk: chunk_slot(window, TOKENS, chunk))
     for chunk in range(9):
-        known = chunk_place(window, TOKENS, chunk)
-        assert (place(chunk).slot, place(chunk).seen.count) == (known.slot, known.seen.count)
+        known = chunk_slot(window, TOKENS, chunk)
+        assert (int(slot(chunk).start), int(slot(chunk).visible.count)) == (
+            known.start,
+            known.visible.count,
+        )
 
 
 @pytest.mark.parametrize(

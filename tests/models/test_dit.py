@@ -8,7 +8,7 @@ import pytest
 from shotstream_jax.models import dit
 from shotstream_jax.models.cache import (
     TextKeys,
-    chunk_place,
+    chunk_slot,
     init_cache,
     write_chunk,
     write_context,
@@ -32,7 +32,7 @@ def dense(example, latents, timesteps=None):
         example.config,
         latents,
         example.timesteps if timesteps is None else timesteps,
-        example.angles(np.arange(latents.shape[1])),
+        example.rope(np.arange(latents.shape[1])),
         example.text,
         caption_index=example.shots,
         levels=tuple(levels),
@@ -52,14 +52,18 @@ def cached(example):
     now = jnp.zeros((1, 1))
     frames = np.arange(window.context)
     index = example.shots[:, : window.context]
-    kv = keys_dense(*sizes, context, now, example.angles(frames), example.text, caption_index=index)
+    kv = keys_dense(*sizes, context, now, example.rope(frames), example.text, caption_index=index)
     cache, velocities = write_context(cache, kv), []
     for chunk in range(window.local // window.chunk):
         frames = window.context + chunk * window.chunk + np.arange(window.chunk)
-        place, angles = chunk_place(window, 6, chunk), example.angles(frames)
-        call = (cache, place, example.latents[:, frames], now, angles)
-        velocities.append(apply_cached(*sizes, *call).velocity)
-        cache = write_chunk(cache, keys_cached(*sizes, *call), chunk)
+        inputs = dit.ChunkInput(
+            latents=example.latents[:, frames],
+            timesteps=now,
+            rope=example.rope(frames),
+            slot=chunk_slot(window, 6, chunk),
+        )
+        velocities.append(apply_cached(*sizes, cache, inputs).velocity)
+        cache = write_chunk(cache, keys_cached(*sizes, cache, inputs), chunk)
     return jnp.concatenate(velocities, axis=1), cache
 
 
@@ -108,7 +112,7 @@ def test_single_caption_ignores_the_index(example):
             e.config,
             e.latents,
             e.timesteps,
-            single.angles(frames),
+            single.rope(frames),
             e.text,
             caption_index=e.shots,
         ).velocity
@@ -120,9 +124,9 @@ def test_single_caption_ignores_the_index(example):
 def test_key_passes_propose_what_full_passes_propose(example):
     frames = np.arange(9)
     call = (example.params, example.config, example.latents, example.timesteps)
-    angles = example.angles(frames)
-    kv = keys_dense(*call, angles, example.text, caption_index=example.shots)
-    full = apply_dense(*call, angles, example.text, caption_index=example.shots)
+    rope = example.rope(frames)
+    kv = keys_dense(*call, rope, example.text, caption_index=example.shots)
+    full = apply_dense(*call, rope, example.text, caption_index=example.shots)
     np.testing.assert_array_equal(kv.key, full.kv.key)
     np.testing.assert_array_equal(kv.value, full.kv.value)
 
@@ -135,7 +139,7 @@ def test_remat_changes_no_gradient(example, remat):
             example.config,
             example.latents,
             example.timesteps,
-            example.angles(np.arange(9)),
+            example.rope(np.arange(9)),
             example.text,
             caption_index=example.shots,
             compute=Compute(remat=remat),
@@ -152,7 +156,7 @@ def test_bfloat16_follows_float32(example):
     full, rough = (
         apply_dense(
             *args,
-            example.angles(np.arange(9)),
+            example.rope(np.arange(9)),
             example.text,
             caption_index=example.shots,
             compute=compute,

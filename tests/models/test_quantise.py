@@ -8,24 +8,24 @@ from jax.sharding import PartitionSpec
 
 from shotstream_jax.models.cache import KeyValue, Window, init_cache, write_chunk
 from shotstream_jax.models.dit import apply_dense
-from shotstream_jax.models.quantise import Quantised, quantise, quantise_blocks, widen
+from shotstream_jax.models.quantise import Quantised, dequantise, quantise, quantise_blocks
 from shotstream_jax.sharding import make_mesh, shardings_for
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
-def test_no_number_is_off_by_more_than_half_a_unit(axis):
+def test_no_number_is_off_by_more_than_half_the_scale(axis):
     x = jax.random.normal(jax.random.key(0), (3, 5, 7)) * 10.0 ** jnp.arange(7)
     held = quantise(x, axis)
     assert held.int8.dtype == jnp.int8
-    assert held.unit.shape == np.max(x, axis, keepdims=True).shape
-    error = np.abs(widen(held, jnp.float32) - x)
-    assert np.all(error <= 0.5001 * np.asarray(held.unit))
+    assert held.scale.shape == np.max(x, axis, keepdims=True).shape
+    error = np.abs(dequantise(held) - x)
+    assert np.all(error <= 0.5001 * np.asarray(held.scale))
     # The largest of a row is one of the numbers that 8 bits hold exactly.
     assert np.all(np.abs(held.int8).max(axis) == 127)
 
 
 def test_zeros_stay_zeros():
-    assert not np.any(widen(quantise(jnp.zeros((2, 3))), jnp.float32))
+    assert not np.any(dequantise(quantise(jnp.zeros((2, 3)))))
 
 
 def test_only_kernels_of_blocks_are_held_in_8_bits(example):
@@ -38,12 +38,12 @@ def test_only_kernels_of_blocks_are_held_in_8_bits(example):
     # Eight projections of two attentions, and two layers of the feed-forward.
     assert len(kernels) == 10
     assert all(kernel.int8.shape[0] == example.config.layers for kernel in kernels)
-    assert jax.tree.structure(widen(held, jnp.float32)) == jax.tree.structure(example.params)
+    assert jax.tree.structure(dequantise(held)) == jax.tree.structure(example.params)
 
 
 def test_a_transformer_in_8_bits_says_nearly_the_same(example):
     frames = jnp.arange(3)
-    inputs = example.latents[:, :3], example.timesteps[:, :3] + 500.0, example.angles(frames)
+    inputs = example.latents[:, :3], example.timesteps[:, :3] + 500.0, example.rope(frames)
     text = jax.tree.map(lambda x: x[:, :, :1], example.text)
     exact = apply_dense(example.params, example.config, *inputs, text).velocity
     held = quantise_blocks(example.params)
@@ -60,7 +60,7 @@ def test_a_cache_in_8_bits_holds_what_was_written(example):
     new = jax.random.normal(jax.random.key(1), shape)
     written = write_chunk(cache, KeyValue(key=new, value=2 * new), 1)
     start = (window.context + window.chunk) * 6
-    key = widen(written.kv.key, jnp.float32)
+    key = dequantise(written.kv.key)
     np.testing.assert_allclose(key[:, :, start : start + 12], new, atol=0.02)
     assert not np.any(key[:, :, :start])
     assert written.kv.value.int8.dtype == jnp.int8
@@ -73,4 +73,4 @@ def test_both_parts_lie_as_the_kernel_would():
     whole = shardings_for(shapes, mesh)["ffn"]["up"]["kernel"].spec
     parts = shardings_for(held, mesh)["ffn"]["up"]["kernel"]
     assert parts.int8.spec == whole == PartitionSpec(None, "fsdp", "tensor")
-    assert parts.unit.spec == whole
+    assert parts.scale.spec == whole

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention import Prefix, attend
-from shotstream_jax.models.cache import KeyValue, ShotCache, TextKeys
+from shotstream_jax.models.attention import attend
+from shotstream_jax.models.cache import KeyValue, Prefix, ShotCache, TextKeys
 from shotstream_jax.models.compute import AttentionBackend, Compute
 from shotstream_jax.models.dit import apply_cached, apply_merged, init_dit
 from shotstream_jax.models.dit_config import DiTConfig
@@ -31,7 +31,7 @@ from shotstream_jax.perf.bench.kernels import (
 )
 from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.rollout.chunk import commit_chunk
-from shotstream_jax.rollout.merged import chunk_stretch
+from shotstream_jax.rollout.merged import chunk_input
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Index, Latents, Params
 
@@ -181,14 +181,13 @@ def _velocity(
     compute: Compute,
 ) -> Latents:
     """Of a chunk after another one, which the same latents stand for, finished."""
-    before = chunk_stretch(config, cache, chunk - 1, _SHOT, x_t, 0.0)
-    given = chunk_stretch(config, cache, chunk, _SHOT, x_t, TRAIN_STEPS / 2)
+    before = chunk_input(config, cache, chunk - 1, _SHOT, x_t, 0.0)
+    given = chunk_input(config, cache, chunk, _SHOT, x_t, TRAIN_STEPS / 2)
     if compute.merged:
         inputs = before, given, cache.text
         return apply_merged(params, config, cache, *inputs, compute=compute).velocity
     cache = commit_chunk(params, config, cache, chunk - 1, _SHOT, x_t, compute=compute)
-    inputs = given.place, given.latents, given.timesteps, given.angles
-    return apply_cached(params, config, cache, *inputs, compute=compute).velocity
+    return apply_cached(params, config, cache, given, compute=compute).velocity
 
 
 def _rounded(tree: Any) -> Any:

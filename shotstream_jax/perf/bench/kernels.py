@@ -11,7 +11,8 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.attention import Prefix, attend
+from shotstream_jax.models.attention import attend
+from shotstream_jax.models.cache import Prefix
 from shotstream_jax.models.compute import AttentionBackend
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.models.vae_conv import Lowering

@@ -75,13 +75,13 @@ def _our_transformer(sizes: FilmSizes) -> Callable[[], Any]:
     @jax.jit
     def call(params: Params, text: TextKeys, latents: Latents) -> Latents:
         numbers = jnp.arange(frames)[None]
-        angles = rotation(
+        rope = rotation(
             grid_positions(numbers, jnp.zeros_like(numbers), rows, cols),
             dit.head_dim,
             dit.shot_phase,
         )
         timesteps = jnp.full((1, 1), TRAIN_STEPS / 2)
-        return apply_dense(params, dit, latents, timesteps, angles, text, compute=compute).velocity
+        return apply_dense(params, dit, latents, timesteps, rope, text, compute=compute).velocity
 
     return functools.partial(call, *inputs(jax.random.key(0)))
 

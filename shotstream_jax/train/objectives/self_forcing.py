@@ -28,7 +28,7 @@ from shotstream_jax.models.cache import (
     ShotCache,
     TextKeys,
     Window,
-    chunk_place,
+    chunk_slot,
     init_cache,
     write_chunk,
 )
@@ -38,7 +38,7 @@ from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.chunk import (
     Context,
-    chunk_angles,
+    chunk_input,
     commit_chunk,
     prepare_shot,
 )
@@ -223,17 +223,9 @@ class _Passes:
     ) -> tuple[Latents, KeyValue]:
         """Clean latents that a step predicts from its input, and the keys and values it made."""
         sigma = self.sigmas[step]
-        proposal = apply_cached(
-            self.params,
-            self.config,
-            cache,
-            chunk_place(cache.window, cache.frame_tokens, chunk),
-            x_t,
-            jnp.full((x_t.shape[0], 1), sigma * TRAIN_STEPS),
-            chunk_angles(self.config, cache, x_t, chunk, self.shot),
-            compute=self.compute,
-        )
-        return velocity_to_x0(x_t, proposal.velocity, sigma), proposal.kv
+        inputs = chunk_input(self.config, cache, chunk, self.shot, x_t, sigma * TRAIN_STEPS)
+        output = apply_cached(self.params, self.config, cache, inputs, compute=self.compute)
+        return velocity_to_x0(x_t, output.velocity, sigma), output.kv
 
     def commit(
         self, cache: ShotCache, chunk: Index, latents: Latents, refresh: Latents | None
@@ -285,10 +277,10 @@ def _straight_through(cache: ShotCache, kv: KeyValue, chunk: Index) -> ShotCache
     clean + (noisy - stop_gradient(noisy)), the public implementation's accident of reading a cache
     whose values were overwritten out of the gradient's sight.
     """
-    slot = chunk_place(cache.window, cache.frame_tokens, chunk).slot
+    start = chunk_slot(cache.window, cache.frame_tokens, chunk).start
 
     def graft(written: Array, noisy: Array) -> Array:
-        clean = jax.lax.dynamic_slice_in_dim(written, slot, noisy.shape[2], axis=2)
+        clean = jax.lax.dynamic_slice_in_dim(written, start, noisy.shape[2], axis=2)
         return clean + (noisy - jax.lax.stop_gradient(noisy)).astype(clean.dtype)
 
     return write_chunk(cache, jax.tree.map(graft, cache.kv, kv), chunk)

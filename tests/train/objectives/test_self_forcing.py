@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from einops import rearrange
 
-from shotstream_jax.models.cache import chunk_place, init_cache, write_chunk
+from shotstream_jax.models.cache import init_cache, write_chunk
 from shotstream_jax.models.dit import apply_cached, encode_captions
-from shotstream_jax.rollout.chunk import Context, chunk_angles, clean_keys, prepare_shot
+from shotstream_jax.rollout.chunk import Context, chunk_input, clean_keys, prepare_shot
 from shotstream_jax.rollout.shot import rollout_shot
 from shotstream_jax.schedule import TRAIN_STEPS, velocity_to_x0
 from shotstream_jax.train.objectives.self_forcing import SelfForcing, draw_rollout, film, retake
@@ -208,16 +208,9 @@ def one_graph(film_of_four, one_shot):
     shot, sigma = given.shot[0], float(rollout.sigmas[1])
 
     def predict(params, cache, chunk, x_t, sigma):
-        proposal = apply_cached(
-            params,
-            config,
-            cache,
-            chunk_place(cache.window, cache.frame_tokens, chunk),
-            x_t,
-            jnp.full((1, 1), sigma * TRAIN_STEPS),
-            chunk_angles(config, cache, x_t, chunk, shot),
-        )
-        return velocity_to_x0(x_t, proposal.velocity, jnp.asarray(sigma))
+        inputs = chunk_input(config, cache, chunk, shot, x_t, sigma * TRAIN_STEPS)
+        velocity = apply_cached(params, config, cache, inputs).velocity
+        return velocity_to_x0(x_t, velocity, jnp.asarray(sigma))
 
     def latents(params):
         text = encode_captions(params, config, given.text[:, SHOT][:, None])

@@ -27,12 +27,10 @@ def test_the_first_prediction_is_the_mean():
     latents = jax.random.normal(jax.random.key(1), (1, 2, 4, 6, DIT.latent_channels))
     numbers = jnp.arange(2)[None]
     rows, cols = 4 // DIT.patch[0], 6 // DIT.patch[1]
-    angles = rotation(
+    rope = rotation(
         grid_positions(numbers, jnp.zeros_like(numbers), rows, cols), DIT.head_dim, DIT.shot_phase
     )
     text = jax.random.normal(jax.random.key(2), (1, 1, DIT.text_tokens, DIT.text_dim))
     keys = encode_captions(params, DIT, text, Compute())
-    said = apply_dense(
-        params, DIT, latents, jnp.full((1, 1), 500.0), angles, keys, compute=Compute()
-    )
+    said = apply_dense(params, DIT, latents, jnp.full((1, 1), 500.0), rope, keys, compute=Compute())
     np.testing.assert_array_equal(said.velocity, jnp.zeros_like(latents))
