@@ -1,7 +1,7 @@
 """From a film to what a training step reads: one target shot, with or without its context.
 
-Pure functions of a film and a generator. Captions stay ids: text encoders learn too, or are frozen
-and cheap beside what reads them.
+Pure functions of a film and a generator. Captions stay token ids, by context slot (see
+rollout/conditioning.py): text encoders learn too, or are frozen and cheap beside what reads them.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Transform = Callable[[Any, np.random.Generator], Sample]
 
 
 @dataclasses.dataclass(frozen=True)
-class OneShot:
+class SingleShot:
     """One shot, drawn evenly, and its own caption.
 
     The sample holds
@@ -45,24 +45,29 @@ class OneShot:
     def __call__(self, film: LatentFilm, rng: np.random.Generator) -> Sample:
         """Draw a shot."""
         shot = int(rng.integers(len(film.captions)))
-        return {"target": film.clips[shot], **_read(self.tokenize, film.captions[shot : shot + 1])}
+        return {
+            "target": film.clips[shot],
+            **caption_ids(self.tokenize, film.captions[shot : shot + 1]),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
-class Excerpt:
+class ShotWithContext:
     """One target shot, drawn evenly, and the context frames that it sees of the shots before it.
 
     The sample holds
 
         target          float32 [frame row col chan]
         target_shot     int32, its place in the story; 0 has no context
-        context         float32 [context_frame row col chan], zeros without context
-        context_shot    int32 [context_frame], the shot of each; 0 without context
-        ids, mask       [shot text_token]
+        context         float32 [slot row col chan], zeros without context
+        context_shot    int32 [slot], the shot of each frame; 0 without context
+        ids, mask       [slot+1 text_token], each slot's caption and then the target's
+
+    Without context every slot has the target's caption.
 
     Attributes:
       tokenize: captions to ids.
-      budget: context frames.
+      budget: context slots.
       policy: which frames of earlier shots are seen.
       captions: whose caption they read.
     """
@@ -83,16 +88,21 @@ class Excerpt:
             "target_shot": np.asarray(target, np.int32),
             "context": film.context(refs) if refs else context,
             "context_shot": _shots(refs, self.budget),
-            **_read(self.tokenize, self._told(film.captions, target)),
+            **caption_ids(self.tokenize, self._slot_captions(film.captions, refs, target)),
         }
 
-    def _told(self, captions: Sequence[str], target: int) -> Sequence[str]:
-        return captions if self.captions == "own" else [captions[target]] * len(captions)
+    def _slot_captions(
+        self, captions: Sequence[str], refs: Sequence[FrameRef], target: int
+    ) -> list[str]:
+        own = captions[target]
+        if self.captions == "target" or not refs:
+            return [own] * (self.budget + 1)
+        return [*(captions[ref.shot] for ref in refs), own]
 
 
 @dataclasses.dataclass(frozen=True)
-class Captions:
-    """The captions of a whole film: all that a film is made from which has no true history.
+class StoryCaptions:
+    """The captions of a story: all that a film is made from which has no true history.
 
     The sample holds
 
@@ -100,19 +110,34 @@ class Captions:
 
     Attributes:
       tokenize: captions to ids.
+      shots: first shots of each film that are taken.
     """
 
     tokenize: Tokenize
+    shots: int
 
     def __call__(self, film: LatentFilm, rng: np.random.Generator) -> Sample:
-        """Take all captions; nothing is drawn."""
+        """Take the captions; nothing is drawn.
+
+        Raises:
+          ValueError: a film of fewer shots.
+        """
         del rng
-        return _read(self.tokenize, film.captions)
+        if len(film.captions) < self.shots:
+            raise ValueError(
+                f"A film of {len(film.captions)} shots and stories of {self.shots} are asked for; "
+                "encode longer films, or ask for fewer shots."
+            )
+        return caption_ids(self.tokenize, film.captions[: self.shots])
 
 
-def _read(tokenize: Tokenize, captions: Sequence[str]) -> Sample:
-    ids, mask = tokenize(captions)
-    return {"ids": ids, "mask": mask}
+def caption_ids(tokenize: Tokenize, captions: Sequence[str]) -> Sample:
+    """Batch fields of captions."""
+    # Context slots repeat captions: each is tokenized once.
+    unique = list(dict.fromkeys(captions))
+    places = [unique.index(caption) for caption in captions]
+    ids, mask = tokenize(unique)
+    return {"ids": ids[places], "mask": mask[places]}
 
 
 def _shots(refs: Sequence[FrameRef], budget: int) -> np.ndarray:

@@ -141,6 +141,15 @@ def _as_seen(shoot: Shoot, plan: ShotPlan) -> ShotPlan:
     return plan
 
 
+def slot_captions(plan: ShotPlan, slots: int) -> list[str]:
+    """The caption of each context slot, and then the shot's own.
+
+    Slots of a shot without context read its own caption, as the released weights learnt it.
+    """
+    own = plan.captions[plan.caption_index]
+    return [*([plan.captions[ref.shot] for ref in plan.context] or [own] * slots), own]
+
+
 def count_chunks(networks: Networks, video_frames: int) -> int:
     """Chunks of a shot of so many video frames.
 

@@ -1,12 +1,7 @@
 """Films of the bidirectional teacher: shot by shot, each sampled whole, many stories at once.
 
 A shot sees frames of the shots before it as the student's does: decoded to pixels, and encoded
-again one by one. Every frame of the context reads its own caption:
-
-    text       caption of context frame 0, 1, ... budget - 1, own caption
-    captions   0 1 ... budget - 1 | budget budget ... budget
-
-so all shots of all films of one length are one program.
+again one by one. All shots of all films of one length are one program.
 """
 
 import functools
@@ -30,14 +25,12 @@ from shotstream_jax.evaluation.films import (
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae import encode_images
-from shotstream_jax.rollout.chunk import chunk_noise
-from shotstream_jax.rollout.conditioning import Conditioning
+from shotstream_jax.rollout.conditioning import Conditioning, NegativeText
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import to_video
-from shotstream_jax.rollout.teacher import SampleConfig
+from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.story import ShotPlan, slot_captions
-from shotstream_jax.train.stages.ode_pairs import sample_shot
-from shotstream_jax.typing import Latents, Params, Pixels, Text
+from shotstream_jax.typing import Latents, Params, Pixels
 
 BATCH = 8
 """Stories that are filmed together."""
@@ -127,14 +120,16 @@ def _film_together(
 def _sample(
     params: Params,
     config: DiTConfig,
-    given: Conditioning,
-    negative: Text,
+    conditioning: Conditioning,
+    negative: NegativeText,
     noise: Latents,
     *,
     sample: SampleConfig,
     compute: Compute,
 ) -> Latents:
-    return sample_shot(params, config, given, negative, noise, sample, compute).x0
+    return sample_shot(
+        params, config, conditioning, negative, noise, sample=sample, compute=compute
+    ).x0
 
 
 def _conditioning(
@@ -151,9 +146,7 @@ def _conditioning(
     return Conditioning(
         context=context,
         context_shots=jnp.broadcast_to(context_shots, (len(plans), budget)),
-        context_captions=jnp.broadcast_to(jnp.arange(budget), (len(plans), budget)),
         shot=jnp.full(len(plans), plans[0].rope_shot),
-        caption=jnp.full(len(plans), budget),
         text=jnp.stack([networks.encode_text(slot_captions(plan, budget)) for plan in plans]),
     )
 

@@ -1,31 +1,40 @@
 """Many-step sampling of the bidirectional teacher, with guidance: Euler and UniPC.
 
 The teacher sees clean context frames and noisy target frames side by side, all told the target's
-timestep. Guidance compares the captions with a negative prompt; the context is in both, unless it
-is guided by too.
+timestep. Guidance compares the captions with a negative prompt; the context is in both branches,
+unless guidance goes by history too.
 
-Source: public ShotStream repository, Teacher_Ode_Sample.py; UniPC as in public Wan2.1,
-wan/utils/fm_solvers_unipc.py (order 2, B(h) = expm1(h), x0 prediction); guidance by the context,
-Song et al., "History-Guided Video Diffusion", 2025.
+Source: public ShotStream repository, Teacher_Ode_Sample.py; UniPC (arXiv 2302.04867) as in public
+Wan2.1, wan/utils/fm_solvers_unipc.py (order 2, B(h) = expm1(h), x0 prediction); guidance by
+history, Song et al., "History-Guided Video Diffusion", 2025.
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shotstream_jax.models.cache import TextKeys
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import apply_dense
+from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.rope import grid_positions, rotation
 from shotstream_jax.pytree import pytree
+from shotstream_jax.rollout.conditioning import (
+    Conditioning,
+    NegativeText,
+    negative_conditioning,
+    predict_velocity,
+)
 from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule
-from shotstream_jax.typing import Array, Float, Int, Latents, Params
+from shotstream_jax.typing import Array, Float, Latents, Params
 
 Velocity = Callable[[Latents, Float[Array, ""]], Latents]
+"""`(x_t, timestep) -> velocity`, one timestep for all samples."""
+
+Solver = Literal["euler", "unipc"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,36 +42,29 @@ class SampleConfig:
     """Sampling of the teacher.
 
     Attributes:
+      solver: of the ODE. Second-order UniPC is about as good as Euler with half the steps; ODE
+        pairs need Euler, whose steps start at the few-step levels.
       steps: network calls (each twice, with and without the captions, where guidance is not 1).
       shift: of the flow schedule.
       guidance: how far past the negative prompt to go; 1 is no guidance.
-      history_guidance: whether what is led away from lacks the earlier shots too, not the captions
-        alone; more of them is then carried over.
+      history_guidance: guide by the context too: the negative branch has none.
       keep: steps whose inputs are returned as the trajectory (of ODE pairs).
     """
 
+    solver: Solver = "euler"
     steps: int = 50
     shift: float = 8.0
     guidance: float = 6.0
     history_guidance: bool = False
     keep: tuple[int, ...] = ()
 
-
-@pytree
-class Scene:
-    """What the teacher is conditioned on.
-
-    Attributes:
-      context: clean latents of earlier shots.
-      shots: shot number of every frame for the rotation, context then target.
-      captions: which caption each frame reads, context then target.
-      text: keys and values of the captions.
-    """
-
-    context: Latents
-    shots: Int[Array, "batch any_frame"]
-    captions: Int[Array, "batch any_frame"]
-    text: TextKeys
+    def __post_init__(self) -> None:
+        """Raises: ValueError: inputs of steps to keep, and a solver that keeps none."""
+        if self.keep and self.solver != "euler":
+            raise ValueError(
+                f"Inputs of steps {self.keep} are to be kept and the solver is {self.solver}; "
+                "take euler, or keep none."
+            )
 
 
 @pytree
@@ -73,54 +75,62 @@ class Sampled:
     kept: Float[Array, "kept batch frame row col chan"]
 
 
+def sample_shot(
+    params: Params,
+    config: DiTConfig,
+    conditioning: Conditioning,
+    negative: NegativeText,
+    noise: Latents,
+    *,
+    sample: SampleConfig,
+    compute: Compute = Compute(),
+) -> Sampled:
+    """Sample a whole shot of the teacher's from its noise, guided away from a negative prompt."""
+    blank = negative_conditioning(conditioning, negative, history=sample.history_guidance)
+    velocity = guided_velocity(params, config, conditioning, blank, sample.guidance, compute)
+    if sample.solver == "unipc":
+        return Sampled(x0=sample_unipc(velocity, noise, sample), kept=jnp.zeros((0, *noise.shape)))
+    return sample_euler(velocity, noise, sample)
+
+
 def guided_velocity(
     params: Params,
     config: DiTConfig,
-    scene: Scene,
-    negative: Scene,
+    conditioning: Conditioning,
+    negative: Conditioning,
     guidance: float,
     compute: Compute = Compute(),
 ) -> Velocity:
-    """The teacher, led away from `negative`, as a function of noisy latents and one timestep."""
+    """The guided velocity, `negative + guidance * (conditional - negative)`."""
+    conditional = _velocity(params, config, conditioning, compute)
+    if guidance == 1:
+        return conditional
+    unconditional = _velocity(params, config, negative, compute)
 
     def velocity(x_t: Latents, timestep: Float[Array, ""]) -> Latents:
-        answer = _velocity(params, config, scene, x_t, timestep, compute)
-        if guidance == 1:
-            return answer
-        unprompted = _velocity(params, config, negative, x_t, timestep, compute)
-        return unprompted + guidance * (answer - unprompted)
+        away = unconditional(x_t, timestep)
+        return away + guidance * (conditional(x_t, timestep) - away)
 
     return velocity
 
 
 def _velocity(
-    params: Params,
-    config: DiTConfig,
-    scene: Scene,
-    x_t: Latents,
-    timestep: Float[Array, ""],
-    compute: Compute,
-) -> Latents:
-    both = jnp.concatenate([scene.context, x_t], axis=1)
-    rows, cols = (n // p for n, p in zip(both.shape[2:4], config.patch, strict=True))
-    numbers = jnp.broadcast_to(jnp.arange(scene.shots.shape[1]), scene.shots.shape)
-    proposal = apply_dense(
-        params,
-        config,
-        both,
-        jnp.full((both.shape[0], 1), timestep),
-        rotation(
-            grid_positions(numbers, scene.shots, rows, cols), config.head_dim, config.shot_phase
-        ),
-        scene.text,
-        caption_index=scene.captions,
-        compute=compute,
-    )
-    return proposal.velocity[:, scene.context.shape[1] :]
+    params: Params, config: DiTConfig, conditioning: Conditioning, compute: Compute
+) -> Velocity:
+    # Outside the sampler's scan: captions do not change from step to step.
+    text_keys = encode_captions(params, config, conditioning.text, compute)
+
+    def velocity(x_t: Latents, timestep: Float[Array, ""]) -> Latents:
+        timesteps = jnp.full((x_t.shape[0], 1), timestep)
+        return predict_velocity(
+            params, config, conditioning, x_t, timesteps, text_keys=text_keys, compute=compute
+        )
+
+    return velocity
 
 
 def sample_euler(velocity: Velocity, noise: Latents, config: SampleConfig) -> Sampled:
-    """Follow the velocity from noise to film in even steps of the shifted schedule."""
+    """Follow the velocity from noise to clean latents in even steps of the shifted schedule."""
     sigmas = np.append(FlowSchedule(shift=config.shift).spaced(config.steps), np.float32(0))
     slots = np.full(config.steps, len(config.keep))
     slots[list(config.keep)] = np.arange(len(config.keep))
@@ -146,17 +156,22 @@ def sample_unipc(velocity: Velocity, noise: Latents, config: SampleConfig) -> La
     is two tables of coefficients (`unipc_tables`) and one scan.
     """
     sigmas, correct, predict = unipc_tables(config.steps, config.shift)
+    # The public sampler tells the network whole timesteps: its schedule is cast to int64.
     timesteps = np.floor(sigmas * TRAIN_STEPS).astype(np.float32)
 
     def step(carry: tuple[Latents, ...], level: tuple[Array, ...]):
         predicted, corrected, x0_before, x0_last = carry
-        sigma, timestep, fix, go = level
+        sigma, timestep, correction, prediction = level
         x0 = predicted - sigma * velocity(predicted, timestep)
-        # Rows of the tables: (sample before, prediction two back, one back, now, this sample).
+        # The corrector redoes the step that led here, now that x0 at its end is known; no new
+        # network call, so the x0 just predicted from the uncorrected sample stays in use.
         corrected = (
-            fix[0] * corrected + fix[1] * x0_before + fix[2] * x0_last + fix[3] * x0
-        ) + fix[4] * predicted
-        predicted = go[0] * corrected + go[1] * x0_last + go[2] * x0
+            correction[0] * corrected
+            + correction[1] * x0_before
+            + correction[2] * x0_last
+            + correction[3] * x0
+        ) + correction[4] * predicted
+        predicted = prediction[0] * corrected + prediction[1] * x0_last + prediction[2] * x0
         return (predicted, corrected, x0_last, x0), None
 
     zeros = jnp.zeros_like(noise)
@@ -173,32 +188,69 @@ def unipc_tables(
     A corrector row weighs (last corrected sample, x0 two steps back, x0 one back, x0 now, the
     sample itself); a predictor row weighs (corrected sample, x0 one step back, x0 now).
     """
+    # The greatest training level before the shift is 1 - 1/1000: at 1 the log-SNR is infinite.
     u = np.linspace(np.float32(0.999), 0, steps + 1)[:-1]
     sigma = shift * u / (1 + (shift - 1) * u)
-    alpha, log_snr = 1 - sigma, np.log1p(-sigma) - np.log(sigma)
+    # Rows are made of differences of nearly equal logarithms: those of the float32 levels, exactly.
+    exact = tuple(float(level) for level in sigma)
     correct, predict = np.zeros((steps, 5)), np.zeros((steps, 3))
+    # There is no step before the first sample that could be corrected.
     correct[0, 4] = 1
     for i in range(1, steps):
-        h = log_snr[i] - log_snr[i - 1]
-        gain, back = alpha[i] * np.expm1(-h), 0.0
-        now = 0.5
-        if i >= 2:
-            r = (log_snr[i - 2] - log_snr[i - 1]) / h
-            kappa = np.expm1(-h) / -h - 1
-            b1, b2 = kappa / np.expm1(-h), 2 * (kappa / -h - 0.5) / np.expm1(-h)
-            rho = (b2 - b1) / (r - 1)
-            back, now = rho / r, b1 - rho
-        correct[i, :4] = (
-            sigma[i] / sigma[i - 1],
-            -gain * back,
-            -gain * (1 - back - now),
-            -gain * now,
-        )
+        correct[i, :4] = _corrector_row(exact, i)
     for i in range(steps - 1):
-        h = log_snr[i + 1] - log_snr[i]
-        gain, back = alpha[i + 1] * np.expm1(-h), 0.0
-        if i >= 1:
-            back = 0.5 * h / (log_snr[i - 1] - log_snr[i])
-        predict[i] = sigma[i + 1] / sigma[i], -gain * back, -gain * (1 - back)
+        predict[i] = _predictor_row(exact, i)
+    # Towards sigma 0 the exponential integrator ends at x0 itself, whatever its order.
     predict[-1, 2] = 1
     return sigma.astype(np.float32), correct.astype(np.float32), predict.astype(np.float32)
+
+
+def _log_snr(sigma: float) -> float:
+    """Half the log signal-to-noise ratio, the time in which UniPC's updates are exponential."""
+    return math.log1p(-sigma) - math.log(sigma)
+
+
+def _step_size(sigma: Sequence[float], i: int) -> tuple[float, float, float]:
+    """Of the step from level i - 1 to level i: h, and the weights of sample and prediction.
+
+        x_i = (sigma_i / sigma_{i-1}) x_{i-1} - alpha_i expm1(-h) x0        (UniPC, x0 form)
+
+    with x0 some mix, of total weight 1, of the predictions at hand.
+    """
+    h = _log_snr(sigma[i]) - _log_snr(sigma[i - 1])
+    return h, sigma[i] / sigma[i - 1], -(1 - sigma[i]) * math.expm1(-h)
+
+
+def _corrector_row(sigma: Sequence[float], i: int) -> tuple[float, ...]:
+    """UniC of order 2 for the step that led to level i: x0 two back, one back, and now.
+
+    The mix is x0_1 + rho_1 (x0_2 - x0_1) / r + rho_2 (x0_now - x0_1), r = where x0_2 was predicted
+    in units of h, counted from x0_1. Matching two orders in h asks for
+
+        rho_1 + rho_2 = b_1        b_1 = phi_2 / B,    B = phi_1 = expm1(-h)
+      r rho_1 + rho_2 = b_2        b_2 = 2 phi_3 / B                       (UniPC, theorem 3.1)
+    """
+    h, sample, gain = _step_size(sigma, i)
+    # Order 1, with one prediction before: rho_2 is 1/2 whatever h, as in the public code.
+    back, now = 0.0, 0.5
+    if i >= 2:
+        r = (_log_snr(sigma[i - 2]) - _log_snr(sigma[i - 1])) / h
+        phi_1 = math.expm1(-h)
+        phi_2 = phi_1 / -h - 1
+        phi_3 = phi_2 / -h - 0.5
+        b_1, b_2 = phi_2 / phi_1, 2 * phi_3 / phi_1
+        rho_1 = (b_2 - b_1) / (r - 1)
+        back, now = rho_1 / r, b_1 - rho_1
+    return sample, gain * back, gain * (1 - back - now), gain * now
+
+
+def _predictor_row(sigma: Sequence[float], i: int) -> tuple[float, float, float]:
+    """UniP of order 2 for the step from level i: corrected sample, x0 one back, and now.
+
+    The mix is x0_now + (x0_1 - x0_now) / (2 r), r = where x0_1 was predicted in units of h. At
+    order 2 the public code takes rho = 1/2 in place of phi_2 / B, which agrees to first order.
+    """
+    h, sample, gain = _step_size(sigma, i + 1)
+    # The first step has no prediction before it: order 1.
+    back = 0.5 * h / (_log_snr(sigma[i - 1]) - _log_snr(sigma[i])) if i else 0.0
+    return sample, gain * back, gain * (1 - back)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.data.latent_films import LatentFilm, reference_frames
-from shotstream_jax.data.transforms import Captions, Excerpt, OneShot
+from shotstream_jax.data.transforms import ShotWithContext, SingleShot, StoryCaptions, caption_ids
 from shotstream_jax.story import context_frames
 
 SHOTS, VIDEO_FRAMES, FRAMES = 4, 9, 3
@@ -34,7 +34,7 @@ def lengths(captions):
 @pytest.mark.parametrize("policy", ["anchor", "recent", "first", "ends"])
 @pytest.mark.parametrize("budget", [1, 2, 6])
 def test_context_follows_the_official_rule(budget, policy):
-    transform = Excerpt(lengths, budget=budget, policy=policy)
+    transform = ShotWithContext(lengths, budget=budget, policy=policy)
     seen = set()
     for seed in range(30):
         sample = transform(film(budget), np.random.default_rng(seed))
@@ -46,37 +46,54 @@ def test_context_follows_the_official_rule(budget, policy):
             values = [10 * ref.shot + ref.frame + 1 for ref in refs]
             assert sample["context"][:, 0, 0, 0].tolist() == values
             assert sample["context_shot"].tolist() == [ref.shot for ref in refs]
+            assert sample["ids"][:-1, 0].tolist() == [ref.shot + 1 for ref in refs]
         else:
             assert not sample["context"].any()
             assert not sample["context_shot"].any()
+            assert sample["ids"][:-1, 0].tolist() == [1] * budget
         assert sample["context"].shape == (budget, 2, 3, 4)
-        assert sample["ids"][:, 0].tolist() == [1, 2, 3, 4]
+        assert sample["ids"][-1, 0] == target + 1
+        assert sample["mask"].shape == sample["ids"].shape == (budget + 1, 2)
     assert seen == set(range(SHOTS))
 
 
 def test_context_may_read_the_caption_of_the_target():
     for seed in range(8):
-        sample = Excerpt(lengths, captions="target")(film(), np.random.default_rng(seed))
-        assert sample["ids"][:, 0].tolist() == [int(sample["target_shot"]) + 1] * SHOTS
+        sample = ShotWithContext(lengths, captions="target")(film(), np.random.default_rng(seed))
+        assert sample["ids"][:, 0].tolist() == [int(sample["target_shot"]) + 1] * 7
 
 
 def test_every_shot_is_the_target_about_as_often():
-    rng, transform = np.random.default_rng(0), Excerpt(lengths)
+    rng, transform = np.random.default_rng(0), ShotWithContext(lengths)
     drawn = [int(transform(film(), rng)["target_shot"]) for _ in range(400)]
     assert np.bincount(drawn) == pytest.approx(100, rel=0.3)
 
 
 def test_one_shot_comes_with_its_own_caption():
     for seed in range(8):
-        sample = OneShot(lengths)(film(), np.random.default_rng(seed))
+        sample = SingleShot(lengths)(film(), np.random.default_rng(seed))
         assert (sample["target"] + 0.5 == sample["ids"][0, 0]).all()
         assert sample["ids"].shape == (1, 2)
 
 
-def test_captions_are_all_there():
-    sample = Captions(lengths)(film(), np.random.default_rng(0))
+def test_captions_of_a_story_are_those_of_its_first_shots():
+    sample = StoryCaptions(lengths, 3)(film(), np.random.default_rng(0))
     assert set(sample) == {"ids", "mask"}
-    assert sample["ids"][:, 0].tolist() == [1, 2, 3, 4]
+    assert sample["ids"][:, 0].tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match="film of 4 shots and stories of 5"):
+        StoryCaptions(lengths, 5)(film(), np.random.default_rng(0))
+
+
+def test_a_caption_that_slots_share_is_tokenized_once():
+    asked = []
+
+    def tokenize(captions):
+        asked.append(captions)
+        return lengths(captions)
+
+    ids = caption_ids(tokenize, ["a b", "a b", "c", "a b"])["ids"]
+    assert ids[:, 0].tolist() == [2, 2, 1, 2]
+    assert asked == [["a b", "c"]]
 
 
 def test_a_frame_that_was_not_encoded_is_named():

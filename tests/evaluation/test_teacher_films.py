@@ -11,10 +11,10 @@ import pytest
 from shotstream_jax.evaluation.films import Script
 from shotstream_jax.evaluation.teacher_films import teacher_films
 from shotstream_jax.models import vae
-from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.rollout.chunk import chunk_noise
+from shotstream_jax.rollout.conditioning import Conditioning, predict_velocity
 from shotstream_jax.rollout.programs import to_video
-from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
+from shotstream_jax.rollout.teacher import SampleConfig, sample_euler
 from shotstream_jax.storyworld.captions import prompts
 from shotstream_jax.storyworld.spec import sample_story
 
@@ -34,15 +34,23 @@ def film(networks, shoot, *scripts, batch=2, negative=None, sample=SAMPLE, **how
 @functools.partial(jax.jit, static_argnums=1)
 def by_hand(params, config, context, context_shots, text, noise, rope_shot):
     """Latents of one shot; `text` is of its context frames, and its own."""
-    scene = Scene(
+    conditioning = Conditioning(
         context=context,
-        shots=jnp.stack([*context_shots, rope_shot, rope_shot])[None],
-        captions=jnp.asarray([[0, 1, 2, 3, 3]]),
-        text=encode_captions(params, config, text),
+        context_shots=jnp.stack(context_shots)[None],
+        shot=rope_shot[None],
+        text=text,
     )
-    nothing = encode_captions(params, config, jnp.zeros_like(text[:, :1]))
-    blank = dataclasses.replace(scene, text=nothing)
-    return sample_euler(guided_velocity(params, config, scene, blank, 3.0), noise, SAMPLE).x0
+    blank = dataclasses.replace(conditioning, text=jnp.zeros_like(text))
+
+    def velocity(x_t, timestep):
+        timesteps = jnp.full((1, 1), timestep)
+        prompted, unprompted = (
+            predict_velocity(params, config, branch, x_t, timesteps)
+            for branch in (conditioning, blank)
+        )
+        return unprompted + 3.0 * (prompted - unprompted)
+
+    return sample_euler(velocity, noise, SAMPLE).x0
 
 
 @pytest.fixture(scope="module")

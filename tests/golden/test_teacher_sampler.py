@@ -1,12 +1,11 @@
-import dataclasses
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shotstream_jax.models.dit import encode_captions
-from shotstream_jax.rollout.teacher import SampleConfig, Scene, guided_velocity, sample_euler
+from shotstream_jax.rollout.conditioning import Conditioning
+from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule
 
 
@@ -23,23 +22,21 @@ def test_guided_euler_steps(golden, dit_params, dit_config, agree, film_toleranc
 
     keep = sorted(int(m[1]) for name in recorded if (m := re.match(r"input(\d+)$", name)))
     config = SampleConfig(steps=len(spaced), shift=8.0, guidance=6.0, keep=tuple(keep))
-    text, negative = (
-        encode_captions(dit_params, dit_config, jnp.asarray(recorded[name])[None])
-        for name in ("ctx", "neg")
+    context = ours(recorded["context_latents"])
+    # The reference has one number a frame for both the rotation and the caption.
+    flags = jnp.asarray(recorded["flags"])
+    context_flags, flag = flags[: context.shape[1]], flags[-1]
+    conditioning = Conditioning(
+        context=context,
+        context_shots=context_flags[None],
+        shot=flag[None],
+        text=jnp.asarray(recorded["ctx"])[jnp.append(context_flags, flag)][None],
     )
-    shots = jnp.asarray(recorded["flags"])[None]
-    scene = Scene(
-        context=ours(recorded["context_latents"]),
-        shots=shots,
-        captions=shots,
-        text=text,
-    )
-    blank = dataclasses.replace(scene, text=negative)
+    negative = jnp.asarray(recorded["neg"])[None]
 
     @jax.jit
     def sample(params, noise):
-        velocity = guided_velocity(params, dit_config, scene, blank, config.guidance)
-        return sample_euler(velocity, noise, config)
+        return sample_shot(params, dit_config, conditioning, negative, noise, sample=config)
 
     sampled = sample(dit_params, ours(recorded["noise"]))
     for slot, step in enumerate(keep):

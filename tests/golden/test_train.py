@@ -48,18 +48,16 @@ def recorded(golden):
 
 
 @pytest.fixture(scope="module")
-def given(recorded):
+def conditioning(recorded):
     """The reference has one number a frame for both the rotation and the caption."""
     context = ours(recorded["context_latents"])
     flags = jnp.asarray(recorded["flags"])[None]
-    seen = flags[:, : context.shape[1]]
+    slots = context.shape[1]
     return Conditioning(
         context=context,
-        context_shots=seen,
-        context_captions=seen,
+        context_shots=flags[:, :slots],
         shot=flags[:, -1],
-        caption=flags[:, -1],
-        text=jnp.asarray(recorded["ctx"])[None],
+        text=jnp.asarray(recorded["ctx"])[jnp.append(flags[:, :slots], flags[:, -1:], axis=1)],
     )
 
 
@@ -99,9 +97,9 @@ def flow_draw(recorded, tag, timesteps):
     )
 
 
-def test_teacher(recorded, given, dit_params, dit_config, agree, agree_gradients):
+def test_teacher(recorded, conditioning, dit_params, dit_config, agree, agree_gradients):
     schedule = FlowSchedule()
-    clip = Clip(given=given, latents=ours(recorded["clean_latents"]))
+    clip = Clip(conditioning=conditioning, latents=ours(recorded["clean_latents"]))
     draw = flow_draw(recorded, "flow", schedule.timesteps)
     how = {"config": dit_config, "clip": clip, "draw": draw, "schedule": schedule}
     loss = jax.jit(jax.value_and_grad(functools.partial(teacher_loss, **how), has_aux=True))
@@ -110,8 +108,10 @@ def test_teacher(recorded, given, dit_params, dit_config, agree, agree_gradients
     agree_gradients("flow", gradients)
 
 
-def test_causal_init(recorded, given, rollout, dit_params, dit_config, agree, agree_gradients):
-    pair = OdePair(given=given, trajectory=ours(recorded["ode_trajectory"]))
+def test_causal_init(
+    recorded, conditioning, rollout, dit_params, dit_config, agree, agree_gradients
+):
+    pair = OdePair(conditioning=conditioning, trajectory=ours(recorded["ode_trajectory"]))
     levels = jnp.asarray(recorded["ode_index"])[:, ::CHUNK]
     how = {"config": dit_config, "pair": pair, "levels": levels, "rollout": rollout}
     loss = jax.jit(jax.value_and_grad(functools.partial(causal_init_loss, **how), has_aux=True))
@@ -122,14 +122,14 @@ def test_causal_init(recorded, given, rollout, dit_params, dit_config, agree, ag
 
 
 @pytest.fixture(scope="module")
-def replay(recorded, given, rollout, dit_config):
+def replay(recorded, conditioning, rollout, dit_config):
     """One program for all exit steps: latents, and gradients of their recorded projection."""
     forcing = SelfForcing(rollout=rollout, cache_gradient="straight_through")
     cotangent = ours(recorded["rollout_cotangent"])
 
     def project(params, draw):
-        take = film(params, dit_config, given, draw, forcing=forcing)
-        latents = retake(params, dit_config, given, take, draw.exit_step, forcing=forcing)
+        take = film(params, dit_config, conditioning, draw, forcing=forcing)
+        latents = retake(params, dit_config, conditioning, take, draw.exit_step, forcing=forcing)
         return jnp.sum(latents * cotangent), (latents, take.latents)
 
     return jax.jit(jax.grad(project, has_aux=True))
@@ -168,12 +168,14 @@ def fake_params(load_dit):
 
 
 @pytest.fixture(scope="module")
-def push(recorded, given, dit_config):
+def push(recorded, conditioning, dit_config):
     """The generator's loss as a function of its latents, with their gradient."""
     negative = jnp.asarray(recorded["neg"])[None]
 
     def loss(latents, scores, draw):
-        direction = dmd_direction(latents, dit_config, scores, given, negative, draw, dmd=DMD)
+        direction = dmd_direction(
+            latents, dit_config, scores, conditioning, negative, draw, dmd=DMD
+        )
         return dmd_loss(latents, direction), direction
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
@@ -195,9 +197,9 @@ def test_distribution_matching(recorded, push, dit_params, fake_params, agree, r
 
 
 @pytest.fixture(scope="module")
-def criticise(dit_config, given):
+def criticise(dit_config, conditioning):
     def loss(params, latents, draw):
-        return critic_loss(params, dit_config, given, latents, draw, dmd=DMD)[0]
+        return critic_loss(params, dit_config, conditioning, latents, draw, dmd=DMD)[0]
 
     return jax.jit(jax.value_and_grad(loss))
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.models.dit import encode_captions
+from shotstream_jax.rollout.conditioning import predict_velocity
 from shotstream_jax.rollout.teacher import (
     SampleConfig,
-    Scene,
     guided_velocity,
     sample_euler,
+    sample_shot,
     sample_unipc,
     unipc_tables,
 )
@@ -88,20 +88,53 @@ def test_kept_states_are_the_inputs_of_their_steps(noise):
     np.testing.assert_array_equal(sampled.kept, [seen[0], seen[2], seen[4]])
 
 
-def test_guidance_mixes_two_answers_and_one_is_the_captions_alone(networks):
-    config = networks.config.dit
-    captions = encode_captions(networks.dit, config, networks.encode_text(["a", "b"])[None])
-    negative = encode_captions(networks.dit, config, networks.encode_text(["no"])[None])
-    shots = jnp.asarray([[0, 0, 1, 1, 1]])
-    context, x_t = (jax.random.normal(jax.random.key(n), (1, n, 4, 6, 4)) for n in (2, 3))
+@pytest.fixture(scope="module")
+def branches(small_film):
+    """The four shots of a film, and the same read to a negative prompt."""
+    text = jax.random.normal(jax.random.key(1), small_film.conditioning.text[:1, :1].shape)
+    negative = dataclasses.replace(
+        small_film.conditioning, text=jnp.broadcast_to(text, (4, *text.shape[1:]))
+    )
+    return small_film.conditioning, negative, text
 
-    def answer(guidance, text):
-        scene = Scene(context=context, shots=shots, captions=shots, text=text)
-        blank = dataclasses.replace(scene, text=negative)
-        velocity = guided_velocity(networks.dit, config, scene, blank, guidance)
+
+def test_guidance_mixes_two_answers_and_one_is_the_captions_alone(small_film, branches):
+    network, x_t = (small_film.params, small_film.config), small_film.latents(2, 3)
+    conditioning, negative, _ = branches
+
+    def answer(guidance, conditioning):
+        velocity = guided_velocity(*network, conditioning, negative, guidance)
         return jax.jit(velocity)(x_t, jnp.asarray(500.0))
 
-    prompted, unprompted = answer(1.0, captions), answer(1.0, negative)
-    assert prompted.shape == x_t.shape
+    prompted, unprompted = answer(1.0, conditioning), answer(1.0, negative)
+    alone = predict_velocity(*network, conditioning, x_t, jnp.full((4, 1), 500.0))
+    np.testing.assert_allclose(prompted, alone, atol=1e-5)
     mixed = unprompted + 6.0 * (prompted - unprompted)
-    np.testing.assert_allclose(answer(6.0, captions), mixed, atol=1e-4)
+    np.testing.assert_allclose(answer(6.0, conditioning), mixed, atol=1e-4)
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc"])
+def test_a_shot_is_sampled_by_the_solver_that_is_asked_for(small_film, branches, solver):
+    network, noise = (small_film.params, small_film.config), small_film.latents(3, 2)
+    conditioning, negative, text = branches
+    config = SampleConfig(solver=solver, steps=3, guidance=2.0)
+
+    @jax.jit
+    def both(noise):
+        sampled = sample_shot(*network, conditioning, text, noise, sample=config)
+        velocity = guided_velocity(*network, conditioning, negative, config.guidance)
+        return (
+            sampled.x0,
+            sample_euler(velocity, noise, config).x0,
+            sample_unipc(velocity, noise, config),
+        )
+
+    found, euler, unipc = both(noise)
+    expected, other = (euler, unipc) if solver == "euler" else (unipc, euler)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert jnp.abs(found - other).max() > 1e-3
+
+
+def test_only_euler_keeps_inputs_of_steps():
+    with pytest.raises(ValueError, match=r"steps \(0, 2\) are to be kept and the solver is unipc"):
+        SampleConfig(solver="unipc", steps=4, keep=(0, 2))

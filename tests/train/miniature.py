@@ -97,7 +97,6 @@ def transformer(root: pathlib.Path, stage: str, **changes) -> dict:
         "text": TEXT,
         "rollout": ROLLOUT,
         "clip": ClipShape(frames=2, rows=4, cols=6),
-        "captions": SHOTS,
         "compute": ComputeConfig(dtype="float32", remat="none"),
         "latents": root / "latents",
         "optimizer": ADAMW,
@@ -121,7 +120,6 @@ def pairs(root: pathlib.Path, **changes) -> OdePairs:
     names = ("output", "dit", "text", "rollout", "clip", "compute", "latents")
     settings = {
         **{name: shared[name] for name in names},
-        "captions": SHOTS,
         "samples": 4,
         "shard": 2,
         "steps": 4,
@@ -154,7 +152,9 @@ def intra(root: pathlib.Path, **changes) -> IntraShotTraining:
 
 def inter(root: pathlib.Path, **changes) -> InterShotTraining:
     settings = _distillation(root, "dmd_inter", "dmd_intra", changes)
-    return InterShotTraining(**{"adapter": LoRAConfig(rank=2, alpha=2.0), **settings})
+    return InterShotTraining(
+        **{"shots": SHOTS, "adapter": LoRAConfig(rank=2, alpha=2.0), **settings}
+    )
 
 
 STAGES = (vae, latents, base, teacher, pairs, causal_init, intra, inter)

@@ -28,11 +28,11 @@ class OdePair:
     """A trajectory of the teacher, and what the shot was made from.
 
     Attributes:
-      given: earlier frames and captions.
+      conditioning: earlier frames and captions.
       trajectory: the shot at every few-step level, from pure noise to clean.
     """
 
-    given: Conditioning
+    conditioning: Conditioning
     trajectory: Float[Array, "batch level target_frame row col chan"]
 
 
@@ -77,11 +77,11 @@ def causal_init_loss(
     level_of_frame = jnp.repeat(levels, chunk, axis=1)
     sigmas = jnp.asarray(np.append(rollout.sigmas, np.float32(0)))[level_of_frame]
     x_t = _at_level(pair.trajectory, level_of_frame)
-    context = jnp.zeros(pair.given.context_shots.shape)
+    context = jnp.zeros(pair.conditioning.context_shots.shape)
     velocity = predict_velocity(
         params,
         config,
-        pair.given,
+        pair.conditioning,
         x_t,
         jnp.concatenate([context, sigmas * TRAIN_STEPS], axis=1),
         levels=(context.shape[1],) + (chunk,) * levels.shape[1],

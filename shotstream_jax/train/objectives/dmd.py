@@ -24,9 +24,9 @@ from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.conditioning import (
     Conditioning,
-    Negative,
+    NegativeText,
+    negative_conditioning,
     predict_velocity,
-    without_prompt,
 )
 from shotstream_jax.schedule import FlowSchedule, velocity_to_x0
 from shotstream_jax.train.objectives.flow_matching import (
@@ -127,8 +127,8 @@ def generator_loss(
     params: Params,
     config: DiTConfig,
     scores: Scores,
-    given: Conditioning,
-    negative: Negative,
+    conditioning: Conditioning,
+    negative: NegativeText,
     draw: GeneratorDraw,
     *,
     forcing: SelfForcing,
@@ -137,10 +137,10 @@ def generator_loss(
 ) -> tuple[Float[Array, ""], GeneratorReport]:
     """Film a shot by self-forcing and score it; the gradient reaches the generator alone."""
     how = {"forcing": forcing, "compute": compute}
-    take = film(params, config, given, draw.rollout, **how)
-    latents = retake(params, config, given, take, draw.rollout.exit_step, **how)
+    take = film(params, config, conditioning, draw.rollout, **how)
+    latents = retake(params, config, conditioning, take, draw.rollout.exit_step, **how)
     direction = dmd_direction(
-        latents, config, scores, given, negative, draw.score, dmd=dmd, compute=compute
+        latents, config, scores, conditioning, negative, draw.score, dmd=dmd, compute=compute
     )
     report = GeneratorReport(take=take, push=jnp.abs(direction).mean())
     return dmd_loss(latents, direction), report
@@ -149,7 +149,7 @@ def generator_loss(
 def critic_loss(
     params: Params,
     config: DiTConfig,
-    given: Conditioning,
+    conditioning: Conditioning,
     latents: Latents,
     draw: FlowDraw,
     *,
@@ -159,7 +159,7 @@ def critic_loss(
     """Mean flow-matching error of the fake score on a take's latents; and of every sample."""
     latents = jax.lax.stop_gradient(latents)
     errors = flow_errors(
-        params, config, given, latents, draw, schedule=dmd.schedule, compute=compute
+        params, config, conditioning, latents, draw, schedule=dmd.schedule, compute=compute
     )
     return errors.mean(), errors
 
@@ -168,8 +168,8 @@ def dmd_direction(
     latents: Latents,
     config: DiTConfig,
     scores: Scores,
-    given: Conditioning,
-    negative: Negative,
+    conditioning: Conditioning,
+    negative: NegativeText,
     draw: FlowDraw,
     *,
     dmd: DMDConfig,
@@ -179,14 +179,14 @@ def dmd_direction(
     latents, scores = jax.lax.stop_gradient((latents, scores))
     x_t = diffuse(latents, draw, dmd.schedule)
 
-    def x0_of(params: Params, given: Conditioning) -> Latents:
+    def x0_of(params: Params, conditioning: Conditioning) -> Latents:
         timesteps = draw.timesteps[:, None]
-        velocity = predict_velocity(params, config, given, x_t, timesteps, compute=compute)
+        velocity = predict_velocity(params, config, conditioning, x_t, timesteps, compute=compute)
         return velocity_to_x0(x_t, velocity, sample_sigmas(draw, dmd.schedule))
 
-    fake, real = x0_of(scores.fake, given), x0_of(scores.real, given)
+    fake, real = x0_of(scores.fake, conditioning), x0_of(scores.real, conditioning)
     if dmd.guidance != 1:
-        blank = without_prompt(given, negative, history=dmd.history_guidance)
+        blank = negative_conditioning(conditioning, negative, history=dmd.history_guidance)
         unprompted = x0_of(scores.real, blank)
         real = unprompted + dmd.guidance * (real - unprompted)
     distance = jnp.abs(latents - real).mean(axis=(1, 2, 3, 4), keepdims=True)

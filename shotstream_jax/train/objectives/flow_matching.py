@@ -58,7 +58,7 @@ def sample_sigmas(draw: FlowDraw, schedule: FlowSchedule) -> Float[Array, "batch
 def flow_errors(
     params: Params,
     config: DiTConfig,
-    given: Conditioning,
+    conditioning: Conditioning,
     latents: Latents,
     draw: FlowDraw,
     *,
@@ -68,6 +68,6 @@ def flow_errors(
     """Mean squared error of every sample's velocity; all frames are told one timestep."""
     x_t = diffuse(latents, draw, schedule)
     velocity = predict_velocity(
-        params, config, given, x_t, draw.timesteps[:, None], compute=compute
+        params, config, conditioning, x_t, draw.timesteps[:, None], compute=compute
     )
     return jnp.square(velocity - (draw.noise - latents)).mean(axis=(1, 2, 3, 4))

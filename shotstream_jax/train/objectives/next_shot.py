@@ -27,11 +27,11 @@ class Clip:
     """A shot as it was filmed, and what it is to be made from.
 
     Attributes:
-      given: earlier frames and captions.
+      conditioning: earlier frames and captions.
       latents: clean latents of the shot.
     """
 
-    given: Conditioning
+    conditioning: Conditioning
     latents: Latents
 
 
@@ -46,7 +46,7 @@ def teacher_loss(
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
     """Mean of the samples' flow-matching errors, each weighted by its timestep; and the errors."""
     errors = flow_errors(
-        params, config, clip.given, clip.latents, draw, schedule=schedule, compute=compute
+        params, config, clip.conditioning, clip.latents, draw, schedule=schedule, compute=compute
     )
     weights = jnp.asarray(schedule.weights)[schedule.nearest(draw.timesteps)]
     return jnp.mean(weights * errors), errors

@@ -26,7 +26,6 @@ from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import (
     KeyValue,
     ShotCache,
-    TextKeys,
     Window,
     chunk_slot,
     init_cache,
@@ -59,8 +58,8 @@ class SelfForcing:
       rollout: chunks, context and few-step levels, as when filming.
       commits: what later chunks see of a chunk, and later shots remember: its exit prediction, or
         the latents that all steps lead to (as when filming, and at the price of those steps).
-      cache_gradient: `detached` takes the past as given. `straight_through` sends the gradient of
-        clean keys to those of the exit step, as the public implementation happens to do.
+      cache_gradient: `detached` takes the past as a constant. `straight_through` sends the gradient
+        of clean keys to those of the exit step, as the public implementation happens to do.
     """
 
     rollout: RolloutConfig = RolloutConfig()
@@ -125,7 +124,7 @@ def draw_rollout(
 def film(
     params: Params,
     config: DiTConfig,
-    given: Conditioning,
+    conditioning: Conditioning,
     draw: RolloutDraw,
     *,
     forcing: SelfForcing,
@@ -142,8 +141,8 @@ def film(
             f"Noise for {draw.noise.shape[1]} steps a chunk, and the rollout has {steps}; "
             "draw it with `draw_rollout`."
         )
-    params, given = jax.lax.stop_gradient((params, given))
-    passes = _Passes(params, config, given.shot, forcing.rollout, compute)
+    params, conditioning = jax.lax.stop_gradient((params, conditioning))
+    passes = _Passes(params, config, conditioning.shot, forcing.rollout, compute)
     last = draw.noise.shape[0] - 1
 
     def film_chunk(cache: ShotCache, turn: tuple) -> tuple[ShotCache, tuple]:
@@ -159,7 +158,7 @@ def film(
         cache = jax.lax.cond(chunk < last, commit, lambda cache: cache, cache)
         return cache, (latents, history, exit_input)
 
-    cache = _prepared_cache(params, config, given, draw.noise, forcing.rollout, compute)
+    cache = _prepared_cache(params, config, conditioning, draw.noise, forcing.rollout, compute)
     turns = (jnp.arange(last + 1), draw.noise, draw.refresh)
     cache, (latents, history, exit_inputs) = jax.lax.scan(film_chunk, cache, turns)
     return Take(
@@ -170,7 +169,7 @@ def film(
 def retake(
     params: Params,
     config: DiTConfig,
-    given: Conditioning,
+    conditioning: Conditioning,
     take: Take,
     exit_step: Index,
     *,
@@ -178,8 +177,8 @@ def retake(
     compute: Compute = Compute(),
 ) -> ShotLatents:
     """The exit predictions of a take, now under a gradient, that of the caption's keys included."""
-    passes = _Passes(params, config, given.shot, forcing.rollout, compute)
-    text = encode_captions(params, config, given.own_text, compute)
+    passes = _Passes(params, config, conditioning.shot, forcing.rollout, compute)
+    text = encode_captions(params, config, conditioning.own_text, compute)
     cache = dataclasses.replace(take.cache, text=text)
 
     def look_again(cache: ShotCache, turn: tuple[Array, Array]) -> tuple[ShotCache, Latents]:
@@ -211,7 +210,7 @@ class _Passes:
     def step(
         self, cache: ShotCache, chunk: Index, noise: StepNoise, step: Index, x0: Latents
     ) -> Latents:
-        """Clean latents that a step predicts, given what the step before predicted."""
+        """Clean latents that a step predicts, from what the step before predicted."""
         return self.predict(cache, chunk, self.renoise(noise, step, x0), step)[0]
 
     def renoise(self, noise: StepNoise, step: Index, x0: Latents) -> Latents:
@@ -241,7 +240,7 @@ class _Passes:
 def _prepared_cache(
     params: Params,
     config: DiTConfig,
-    given: Conditioning,
+    conditioning: Conditioning,
     noise: Float[Array, "chunk step batch frame row col chan"],
     rollout: RolloutConfig,
     compute: Compute,
@@ -250,25 +249,20 @@ def _prepared_cache(
     chunks, rows, cols = noise.shape[0], *noise.shape[4:6]
     window = Window(
         chunk=rollout.window.chunk,
-        context=given.context.shape[1],
+        context=conditioning.context.shape[1],
         local=chunks * rollout.window.chunk,
     )
     frame_tokens = rows * cols // (config.patch[0] * config.patch[1])
-    everything = encode_captions(params, config, given.text, compute)
-    text = _pick(everything, given.caption[:, None])
+    captions = encode_captions(params, config, conditioning.text, compute)
+    text = jax.tree.map(lambda keys: keys[:, :, -1:], captions)
     cache = init_cache(config, window, text, frame_tokens, compute.dtype)
     context = Context(
-        latents=given.context,
-        shots=given.context_shots,
-        text=_pick(everything, given.context_captions),
+        latents=conditioning.context,
+        shots=conditioning.context_shots,
+        # One caption a slot; or the single one that all frames read.
+        text=jax.tree.map(lambda keys: keys[:, :, : window.context], captions),
     )
     return prepare_shot(params, config, cache, context, text, compute=compute)
-
-
-def _pick(text: TextKeys, captions: Int[Array, "batch any_frame"]) -> TextKeys:
-    """Keys and values of the captions named, in their order."""
-    of_sample = jax.vmap(lambda keys, captions: keys[:, captions], in_axes=(1, 0), out_axes=1)
-    return jax.tree.map(lambda keys: of_sample(keys, captions), text)
 
 
 def _straight_through(cache: ShotCache, kv: KeyValue, chunk: Index) -> ShotCache:

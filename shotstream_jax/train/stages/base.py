@@ -20,13 +20,13 @@ from jax.sharding import Mesh
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, Tokenizer, word_tokenizer
-from shotstream_jax.data.transforms import OneShot
+from shotstream_jax.data.transforms import SingleShot
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.conditioning import draw_dropout, drop
+from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Report, Scored
@@ -40,7 +40,7 @@ from shotstream_jax.train.engine.weights import (
 )
 from shotstream_jax.train.objectives.flow_matching import draw_flow
 from shotstream_jax.train.objectives.next_shot import teacher_loss
-from shotstream_jax.train.stages.batching import one_shot, split_chance
+from shotstream_jax.train.stages.batching import single_shot_clip, split_chance
 from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
 from shotstream_jax.typing import Array, Key, Params
 
@@ -80,7 +80,7 @@ class BaseTraining(TransformerTraining):
             objectives={"base": objective},
             weights={"base": random_weights(init, self.seed)},
             batches=self._batches,
-            batch_shapes={"target": self.shapes.latents(), **self.shapes.text(1)},
+            batch_shapes={"target": self.shapes.latents(), **self.shapes.captions(1)},
             network_for_step=lambda step: "base",
             finish=self._finish,
         )
@@ -88,20 +88,20 @@ class BaseTraining(TransformerTraining):
     def _batches(self) -> Batches:
         films = LatentFilms(self.latents)
         check_clip(films.facts, self.latent_shape, self.latents)
-        return self.loader(films, OneShot(self._tokenizer().tokenize))
+        return self.loader(films, SingleShot(self._tokenizer().tokenize))
 
     def _tokenizer(self) -> Tokenizer:
         return word_tokenizer(VOCABULARY, self.dit.text_tokens)
 
     def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
-        clip = one_shot(inputs.batch, self.read(params["text"], inputs.batch))
+        clip = single_shot_clip(inputs.batch, self.read(params["text"], inputs.batch))
         dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         schedule = FlowSchedule(shift=self.rollout.shift)
         loss, errors = teacher_loss(
             params["dit"],
             self.dit,
-            dataclasses.replace(clip, given=drop(clip.given, dropout)),
+            dataclasses.replace(clip, conditioning=apply_dropout(clip.conditioning, dropout)),
             draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
             compute=compute,

@@ -14,15 +14,13 @@ class BatchShapes:
     Attributes:
       batch: samples.
       clip: frames, rows, columns and channels of a shot's latents.
-      budget: context frames.
-      captions: captions of a sample: shots of its film.
+      slots: context slots.
       text_tokens: positions of a caption.
     """
 
     batch: int
     clip: tuple[int, int, int, int]
-    budget: int
-    captions: int
+    slots: int
     text_tokens: int
 
     def latents(self, *axes: int, frames: int | None = None) -> jax.ShapeDtypeStruct:
@@ -30,27 +28,27 @@ class BatchShapes:
         shape = (frames or self.clip[0], *self.clip[1:])
         return jax.ShapeDtypeStruct((self.batch, *axes, *shape), jnp.float32)
 
-    def numbers(self, *axes: int) -> jax.ShapeDtypeStruct:
+    def integers(self, *axes: int) -> jax.ShapeDtypeStruct:
         """Whole numbers, one a sample or more."""
         return jax.ShapeDtypeStruct((self.batch, *axes), jnp.int32)
 
-    def text(self, captions: int | None = None) -> dict[str, Any]:
-        """Captions as ids; `captions` a sample if it is not one a shot."""
-        size = (self.batch, captions or self.captions, self.text_tokens)
+    def captions(self, count: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Token ids and mask of `count` captions a sample."""
+        size = (self.batch, count, self.text_tokens)
         return {
             "ids": jax.ShapeDtypeStruct(size, jnp.int32),
             "mask": jax.ShapeDtypeStruct(size, jnp.bool_),
         }
 
-    def given(self) -> dict[str, Any]:
-        """What a shot is made from: its place, context frames, captions."""
+    def conditioning(self) -> dict[str, Any]:
+        """What a shot is made from: its place, context frames, and captions by slot."""
         return {
-            "target_shot": self.numbers(),
-            "context": self.latents(frames=self.budget),
-            "context_shot": self.numbers(self.budget),
-            **self.text(),
+            "target_shot": self.integers(),
+            "context": self.latents(frames=self.slots),
+            "context_shot": self.integers(self.slots),
+            **self.captions(self.slots + 1),
         }
 
-    def excerpt(self) -> dict[str, Any]:
+    def shots(self) -> dict[str, Any]:
         """Target shots with what they are made from."""
-        return {"target": self.latents(), **self.given()}
+        return {"target": self.latents(), **self.conditioning()}

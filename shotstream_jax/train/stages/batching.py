@@ -1,8 +1,4 @@
-"""From a batch of ids and latents to what the losses are told: encoded captions, and clips.
-
-Every sample has as many captions as its film has shots; each frame says by number which of them it
-reads (see conditioning.py).
-"""
+"""Batch preprocessing: encode captions, and build the conditioning of a batch of shots."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +8,10 @@ from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
 from shotstream_jax.rollout.conditioning import FIRST_SHOT, Conditioning
 from shotstream_jax.train.engine.objective import Batch
 from shotstream_jax.train.objectives.next_shot import Clip
-from shotstream_jax.typing import Array, Float, Int, Key, Params, Text
+from shotstream_jax.typing import Array, Key, Params, Text
 
 
-def read_text(
+def encode_caption_ids(
     params: Params,
     config: TextEncoderConfig,
     batch: Batch,
@@ -33,40 +29,31 @@ def read_text(
     return text.reshape(many, captions, text_tokens, -1)
 
 
-def one_shot(batch: Batch, text: Text) -> Clip:
-    """Shots that stand alone: no context frames, one caption."""
+def single_shot_clip(batch: Batch, text: Text) -> Clip:
+    """Clips of shots that stand alone: no context slots, one caption."""
     target = batch["target"]
-    zeros = jnp.zeros(target.shape[0], jnp.int32)
-    none = jnp.zeros((target.shape[0], 0), jnp.int32)
-    given = Conditioning(
+    conditioning = Conditioning(
         context=target[:, :0],
-        context_shots=none,
-        context_captions=none,
-        shot=zeros,
-        caption=zeros,
+        context_shots=jnp.zeros((target.shape[0], 0), jnp.int32),
+        # Text-to-video models know no shots: no jump of the rotary phase.
+        shot=jnp.zeros(target.shape[0], jnp.int32),
         text=text,
     )
-    return Clip(given=given, latents=target)
+    return Clip(conditioning=conditioning, latents=target)
 
 
-def excerpt(batch: Batch, text: Text) -> Conditioning:
-    """Earlier frames of every sample, and the captions that they and the target read."""
-    return shot_conditioning(batch["context"], batch["context_shot"], batch["target_shot"], text)
+def shot_conditioning(batch: Batch, text: Text) -> Conditioning:
+    """Conditioning of a batch's shots; the first of a story is rotated as the second is.
 
-
-def shot_conditioning(
-    context: Float[Array, "batch frame row col chan"],
-    context_shots: Int[Array, "batch frame"],
-    shot: Int[Array, " batch"],
-    text: Text,
-) -> Conditioning:
-    """Conditioning of shots by their place in the story: the first is rotated as the second is."""
+    Args:
+      batch: `context`, `context_shot` and `target_shot` of every sample.
+      text: encoded captions by context slot, then the shot's own.
+    """
+    shot = batch["target_shot"]
     return Conditioning(
-        context=context,
-        context_shots=context_shots,
-        context_captions=context_shots,
+        context=batch["context"],
+        context_shots=batch["context_shot"],
         shot=jnp.where(shot == 0, FIRST_SHOT, shot),
-        caption=shot,
         text=text,
     )
 

@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 from shotstream_jax.data.shards import ShardReader
 from shotstream_jax.data.transforms import Sample
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.rollout.conditioning import draw_dropout, drop
+from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
 from shotstream_jax.train.engine.objective import Inputs, Objective, Report, Scored
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import Batches, Stage
 from shotstream_jax.train.engine.weights import network_weights
 from shotstream_jax.train.objectives.causal_init import OdePair, causal_init_loss, draw_levels
-from shotstream_jax.train.stages.batching import excerpt, split_chance
+from shotstream_jax.train.stages.batching import shot_conditioning, split_chance
 from shotstream_jax.train.stages.ode_pairs import KIND
 from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
 
@@ -61,7 +61,7 @@ class CausalInitTraining(TransformerTraining):
             weights={"generator": start},
             frozen={"text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
-            batch_shapes={**self.shapes.given(), "trajectory": self.shapes.latents(states)},
+            batch_shapes={**self.shapes.conditioning(), "trajectory": self.shapes.latents(states)},
             network_for_step=lambda step: "generator",
             candidate=lambda: self.candidate(
                 "student", self.teacher, lambda networks: networks["generator"], compute
@@ -86,7 +86,8 @@ class CausalInitTraining(TransformerTraining):
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         chunks = self.clip.frames // self.rollout.window.chunk
         levels = draw_levels(level_keys, chunks, len(self.rollout.steps))
-        pair = OdePair(given=drop(excerpt(batch, text), dropout), trajectory=batch["trajectory"])
+        conditioning = apply_dropout(shot_conditioning(batch, text), dropout)
+        pair = OdePair(conditioning=conditioning, trajectory=batch["trajectory"])
         loss, errors = causal_init_loss(
             params,
             self.dit,

@@ -28,7 +28,7 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from shotstream_jax.data.latent_films import LatentFilms, reference_frames
-from shotstream_jax.data.transforms import Captions, Sample
+from shotstream_jax.data.transforms import Sample, StoryCaptions
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.vae import encode_images
@@ -43,7 +43,6 @@ from shotstream_jax.train.engine.weights import network_weights, stored_config
 from shotstream_jax.train.objectives.self_forcing import Take
 from shotstream_jax.train.stages.batching import shot_conditioning
 from shotstream_jax.train.stages.dmd_intra import DistillationTraining
-from shotstream_jax.train.stages.transformer import check_shots
 from shotstream_jax.typing import Array, Float, Index, Key, Params
 
 References = Float[Array, "batch shot reference row col chan"]
@@ -74,12 +73,14 @@ class InterShotTraining(DistillationTraining):
 
     Attributes:
       latents: folder of encoded films, of which only the captions are read.
+      shots: shots of a story; of longer films the first ones.
       vae: sizes of the autoencoder; `None` takes them from the generator's checkpoint.
       adapter: adapters that learn instead of both networks; `None` trains them whole.
       policy: which frames of earlier shots are seen.
     """
 
     latents: pathlib.Path
+    shots: int = 5
     vae: VAEConfig | None = None
     adapter: LoRAConfig | None = LoRAConfig()
     policy: ContextPolicy = "anchor"
@@ -95,11 +96,10 @@ class InterShotTraining(DistillationTraining):
           ValueError: sizes that do not fit together, or turns that leave shots out.
           FileNotFoundError: no checkpoint to take the autoencoder's sizes from.
         """
-        if math.gcd(self.generator_every, self.captions) != 1:
+        if math.gcd(self.generator_every, self.shots) != 1:
             raise ValueError(
-                f"A generator step every {self.generator_every} and stories of {self.captions} "
-                "shots have a common divisor: some shots would never train it; change "
-                "generator_every or captions."
+                f"A generator step every {self.generator_every} and stories of {self.shots} shots have a "
+                "common divisor: some shots would never train it; change generator_every or shots."
             )
         vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
         compute = self.compute.on(mesh, self.dit.head_dim)
@@ -119,11 +119,11 @@ class InterShotTraining(DistillationTraining):
             frozen=frozen,
             batches=self._batches,
             batch_shapes={
-                "shot": self.shapes.numbers(),
-                **self.shapes.text(),
+                "shot": self.shapes.integers(),
+                **self.shapes.captions(self.shots),
                 **self.negative_shapes(),
             },
-            carry=self.shapes.latents(self.captions, frames=len(story.frames)),
+            carry=self.shapes.latents(self.shots, frames=len(story.frames)),
             network_for_step=self.network_for_step,
             candidate=lambda: self.candidate(
                 "student",
@@ -153,10 +153,14 @@ class InterShotTraining(DistillationTraining):
 
     def _batches(self) -> Batches:
         films = LatentFilms(self.latents)
-        check_shots(films.facts, self.captions, self.latents)
+        if films.facts["shots"] < self.shots:
+            raise ValueError(
+                f"{self.latents} holds films of {films.facts['shots']} shots and the config says "
+                f"shots {self.shots}; encode longer films, or set shots to fewer."
+            )
         tokenize = self.tokenizer(self.teacher).tokenize
-        stories = self.loader(films, self.with_negative(tokenize, Captions(tokenize)))
-        return ShotByShot(stories, self.captions)
+        captions = StoryCaptions(tokenize, self.shots)
+        return ShotByShot(self.loader(films, self.with_negative(tokenize, captions)), self.shots)
 
     def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
         """Merge, and export."""
@@ -204,7 +208,7 @@ class _Story:
         self.frames = reference_frames(video_frames, budget)
         refs = [
             context_frames((video_frames,) * shot, budget, training.policy)
-            for shot in range(training.captions)
+            for shot in range(training.shots)
         ]
         # The first shot remembers nothing; what stands in its row is never looked at.
         self._shots = jnp.asarray([[ref.shot for ref in row] or [0] * budget for row in refs])
@@ -215,17 +219,17 @@ class _Story:
     def generator(self, params: Any, inputs: Inputs) -> Scored:
         """The generator's loss, and the history with this shot in it."""
         inputs = self._merged(inputs, generator=params)
-        given, left = self._given(inputs)
+        conditioning, left = self._conditioning(inputs)
         whole = inputs.networks["generator"]
-        loss, take, metrics = self._training.shoot(self._compute, whole, left, given)
+        loss, take, metrics = self._training.shoot(self._compute, whole, left, conditioning)
         return loss, Report(metrics=metrics, carry=self._remember(inputs, take))
 
     def critic(self, params: Any, inputs: Inputs) -> Scored:
         """The critic's loss, and the history with this shot in it."""
         inputs = self._merged(inputs, fake_score=params)
-        given, left = self._given(inputs)
+        conditioning, left = self._conditioning(inputs)
         whole = inputs.networks["fake_score"]
-        loss, take = self._training.judge(self._compute, whole, left, given)
+        loss, take = self._training.judge(self._compute, whole, left, conditioning)
         return loss, Report(metrics={}, carry=self._remember(inputs, take))
 
     def _merged(self, inputs: Inputs, **learns: Params) -> Inputs:
@@ -234,17 +238,19 @@ class _Story:
         both = {name: self._training.whole(networks, name) for name in ("generator", "fake_score")}
         return dataclasses.replace(inputs, networks={**networks, **both})
 
-    def _given(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+    def _conditioning(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
         """Own history; and the inputs with the chance that is left."""
         training, batch, shot = self._training, inputs.batch, _shot_of(inputs.batch)
-        text = jax.lax.stop_gradient(training.read(inputs.networks["text"], batch))
+        # A story's captions are encoded once, and each slot then takes that of its frame's shot.
+        captions = jax.lax.stop_gradient(training.read(inputs.networks["text"], batch))
         shots, places = self._shots[shot], self._places[shot]
-        context = jnp.where(shot == 0, 0, inputs.carry[:, shots, places])
-        many = batch["shot"].shape[0]
-        given = shot_conditioning(
-            context, jnp.broadcast_to(shots, (many, *shots.shape)), batch["shot"], text
-        )
-        return training.dropped(given, inputs)
+        shown = {
+            "context": jnp.where(shot == 0, 0, inputs.carry[:, shots, places]),
+            "context_shot": jnp.broadcast_to(shots, (batch["shot"].shape[0], *shots.shape)),
+            "target_shot": batch["shot"],
+        }
+        text = captions[:, jnp.append(shots, shot)]
+        return training.dropped(shot_conditioning(shown, text), inputs)
 
     def _remember(self, inputs: Inputs, take: Take) -> References:
         """The history, with what later shots may be shown of this one."""

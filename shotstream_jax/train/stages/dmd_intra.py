@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
 from shotstream_jax.data.latent_films import LatentFilms
-from shotstream_jax.data.transforms import Excerpt, Sample, Tokenize, Transform
+from shotstream_jax.data.transforms import Sample, ShotWithContext, Tokenize, Transform
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.rollout.conditioning import Conditioning, draw_dropout, drop
+from shotstream_jax.rollout.conditioning import Conditioning, apply_dropout, draw_dropout
 from shotstream_jax.story import ContextPolicy
 from shotstream_jax.train.engine.objective import (
     Batch,
@@ -38,14 +38,14 @@ from shotstream_jax.train.engine.weights import network_weights
 from shotstream_jax.train.objectives.dmd import (
     DMDConfig,
     GeneratorDraw,
-    Negative,
+    NegativeText,
     Scores,
     critic_loss,
     generator_loss,
 )
 from shotstream_jax.train.objectives.flow_matching import draw_flow
 from shotstream_jax.train.objectives.self_forcing import SelfForcing, Take, draw_rollout, film
-from shotstream_jax.train.stages.batching import excerpt, split_chance
+from shotstream_jax.train.stages.batching import shot_conditioning, split_chance
 from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
 from shotstream_jax.typing import Array, Float, Params
 
@@ -105,7 +105,7 @@ class DistillationTraining(TransformerTraining):
         compute: Compute,
         params: Params,
         inputs: Inputs,
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> tuple[Float[Array, ""], Take, dict[str, Array]]:
         """The generator's loss on one shot, its take, and what to plot."""
         networks, chance = inputs.networks, inputs.chance
@@ -119,7 +119,7 @@ class DistillationTraining(TransformerTraining):
             params,
             self.dit,
             scores,
-            given,
+            conditioning,
             self._negative(networks, inputs.batch),
             draw,
             forcing=self.forcing,
@@ -133,18 +133,18 @@ class DistillationTraining(TransformerTraining):
         compute: Compute,
         params: Params,
         inputs: Inputs,
-        given: Conditioning,
+        conditioning: Conditioning,
     ) -> tuple[Float[Array, ""], Take]:
         """The critic's loss on one shot of the generator's, and the take."""
         chance = inputs.chance
         rollout_keys, score_keys = split_chance(chance.samples, 2)
         draw = draw_rollout(chance.step, rollout_keys, self.latent_shape, self.rollout)
         generator = inputs.networks["generator"]
-        take = film(generator, self.dit, given, draw, forcing=self.forcing, compute=compute)
+        take = film(generator, self.dit, conditioning, draw, forcing=self.forcing, compute=compute)
         loss, _ = critic_loss(
             params,
             self.dit,
-            given,
+            conditioning,
             take.latents,
             draw_flow(score_keys, self.latent_shape, self.dmd.timestep_table),
             dmd=self.dmd,
@@ -152,12 +152,12 @@ class DistillationTraining(TransformerTraining):
         )
         return loss, take
 
-    def dropped(self, given: Conditioning, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+    def dropped(self, conditioning: Conditioning, inputs: Inputs) -> tuple[Conditioning, Inputs]:
         """Without the history of some samples; and the inputs with the chance that is left."""
         dropout_keys, left = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=0.0)
         chance = Chance(step=inputs.chance.step, samples=left)
-        return drop(given, dropout), dataclasses.replace(inputs, chance=chance)
+        return apply_dropout(conditioning, dropout), dataclasses.replace(inputs, chance=chance)
 
     def scores_start(self) -> dict[str, Weights]:
         """The teacher, as the critic starts as it."""
@@ -190,10 +190,10 @@ class DistillationTraining(TransformerTraining):
         """Shapes of what `with_negative` adds."""
         if self.negative is None:
             return {}
-        shapes = self.shapes.text(1)
+        shapes = self.shapes.captions(1)
         return {f"negative_{name}": shape for name, shape in shapes.items()}
 
-    def _negative(self, networks: Networks, batch: Batch) -> Negative:
+    def _negative(self, networks: Networks, batch: Batch) -> NegativeText:
         if self.negative is None:
             return jnp.zeros((1, 1, self.dit.text_tokens, self.dit.text_dim))
         one = {name: batch[f"negative_{name}"][:1] for name in ("ids", "mask")}
@@ -233,7 +233,7 @@ class IntraShotTraining(DistillationTraining):
             },
             frozen=self.frozen_weights(),
             batches=self._batches,
-            batch_shapes={**self.shapes.excerpt(), **self.negative_shapes()},
+            batch_shapes={**self.shapes.shots(), **self.negative_shapes()},
             network_for_step=self.network_for_step,
             candidate=lambda: self.candidate(
                 "student", self.generator, lambda networks: networks["generator"], compute
@@ -246,20 +246,20 @@ class IntraShotTraining(DistillationTraining):
         check_clip(films.facts, self.latent_shape, self.latents)
         tokenize = self.tokenizer(self.teacher).tokenize
         budget = self.rollout.window.context
-        excerpts = Excerpt(tokenize, budget=budget, policy=self.policy)
+        excerpts = ShotWithContext(tokenize, budget=budget, policy=self.policy)
         return self.loader(films, self.with_negative(tokenize, excerpts))
 
     def _generator(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
-        given, inputs = self._given(inputs)
-        loss, _, metrics = self.shoot(compute, params, inputs, given)
+        conditioning, inputs = self._conditioning(inputs)
+        loss, _, metrics = self.shoot(compute, params, inputs, conditioning)
         return loss, Report(metrics=metrics)
 
     def _critic(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
-        given, inputs = self._given(inputs)
-        loss, _ = self.judge(compute, params, inputs, given)
+        conditioning, inputs = self._conditioning(inputs)
+        loss, _ = self.judge(compute, params, inputs, conditioning)
         return loss, Report(metrics={})
 
-    def _given(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
+    def _conditioning(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
         """True history; and the inputs with the chance that is left."""
         text = jax.lax.stop_gradient(self.read(inputs.networks["text"], inputs.batch))
-        return self.dropped(excerpt(inputs.batch, text), inputs)
+        return self.dropped(shot_conditioning(inputs.batch, text), inputs)

@@ -21,20 +21,12 @@ from shotstream_jax.checkpoints.manager import TOKENIZER
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.tokenizer import load_tokenizer
-from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.data.transforms import ShotWithContext
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.rollout.conditioning import Conditioning, Negative, without_prompt
-from shotstream_jax.rollout.teacher import (
-    SampleConfig,
-    Sampled,
-    Scene,
-    guided_velocity,
-    sample_euler,
-)
+from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
 from shotstream_jax.story import ContextPolicy
@@ -43,16 +35,12 @@ from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
-from shotstream_jax.train.stages.batching import excerpt, read_text
-from shotstream_jax.train.stages.transformer import (
-    ClipShape,
-    ComputeConfig,
-    check_clip,
-    check_shots,
-)
-from shotstream_jax.typing import Array, Float, Int, Latents, Params
+from shotstream_jax.train.stages.batching import encode_caption_ids, shot_conditioning
+from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig, check_clip
+from shotstream_jax.typing import Array, Float, Int, Latents
 
-KIND = "ode_pairs"
+KIND = "ode_pairs_by_slot"
+"""Of its shards; before captions went by context slot it was `ode_pairs`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +54,6 @@ class OdePairs(DatasetJob):
       text: sizes of the text encoder.
       rollout: whose few-step levels are kept.
       clip: size of a shot's latents.
-      captions: captions of a sample: shots of its film.
       steps: network calls of a trajectory, each twice with guidance.
       guidance: how far past the negative prompt to go; 1 is no guidance.
       history_guidance: whether to lead away from shots without their history too.
@@ -81,7 +68,6 @@ class OdePairs(DatasetJob):
     text: TextEncoderConfig
     rollout: RolloutConfig
     clip: ClipShape
-    captions: int = 5
     steps: int = 50
     guidance: float = 6.0
     history_guidance: bool = False
@@ -105,8 +91,7 @@ class OdePairs(DatasetJob):
         return BatchShapes(
             batch=self.shard,
             clip=(self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels),
-            budget=self.rollout.window.context,
-            captions=self.captions,
+            slots=self.rollout.window.context,
             text_tokens=self.dit.text_tokens,
         )
 
@@ -117,14 +102,14 @@ class OdePairs(DatasetJob):
           ValueError: levels that no step starts at.
         """
         shapes, compute = self._shapes, self.compute.on(mesh, self.dit.head_dim)
-        given = {"dtype": compute.dtype, "made_by": ("teacher",)}
-        batch = {**shapes.given(), "number": shapes.numbers()}
+        stored = {"dtype": compute.dtype, "made_by": ("teacher",)}
+        batch = {**shapes.conditioning(), "number": shapes.integers()}
         alone = dataclasses.replace(shapes, batch=1)
-        negative = {} if self.negative is None else alone.text(1)
+        negative = {} if self.negative is None else alone.captions(1)
         return SampleProgram(
             function=functools.partial(self._sample, compute, self.sampling),
             networks={
-                "dit": network_weights(self.teacher, "dit", self.dit, **given),
+                "dit": network_weights(self.teacher, "dit", self.dit, **stored),
                 "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
             },
             inputs={
@@ -143,12 +128,11 @@ class OdePairs(DatasetJob):
         films = LatentFilms(self.latents)
         clip = self._shapes.clip
         check_clip(films.facts, clip, self.latents)
-        check_shots(films.facts, self.captions, self.latents)
         mesh = mesh_of(self.mesh)
         program = self.program(mesh)
         networks = load_networks(program.networks, mesh)
         tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.dit.text_tokens)
-        transform = Excerpt(
+        transform = ShotWithContext(
             tokenizer.tokenize, budget=self.rollout.window.context, policy=self.policy
         )
         negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
@@ -157,8 +141,8 @@ class OdePairs(DatasetJob):
         def build(numbers: Sequence[int]) -> Arrays:
             rows = [self._draw(films, transform, number) for number in numbers]
             batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-            told = {**batch, "number": np.asarray(numbers, np.int32)}
-            placed = jax.device_put(told, sample_sharding(len(rows), mesh))
+            numbered = {**batch, "number": np.asarray(numbers, np.int32)}
+            placed = jax.device_put(numbered, sample_sharding(len(rows), mesh))
             trajectory = sample(networks, placed, negative)
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
@@ -166,7 +150,7 @@ class OdePairs(DatasetJob):
             facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, build=build
         )
 
-    def _draw(self, films: LatentFilms, transform: Excerpt, number: int) -> Arrays:
+    def _draw(self, films: LatentFilms, transform: ShotWithContext, number: int) -> Arrays:
         sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))
         # The trajectory's end takes the place of the filmed shot.
         return {name: np.asarray(array) for name, array in sample.items() if name != "target"}
@@ -180,15 +164,20 @@ class OdePairs(DatasetJob):
         negative: Batch,
     ) -> Float[Array, "batch level target_frame row col chan"]:
         reading = {"text_tokens": self.dit.text_tokens, "dtype": compute.dtype}
-        text = read_text(networks["text"], self.text, batch, **reading)
+        text = encode_caption_ids(networks["text"], self.text, batch, **reading)
         if negative:
-            unprompted = read_text(networks["text"], self.text, negative, **reading)
+            unprompted = encode_caption_ids(networks["text"], self.text, negative, **reading)
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
-        given, noise = excerpt(batch, text), self._noise(batch["number"])
         sampled = sample_shot(
-            networks["dit"], self.dit, given, unprompted, noise, sampling, compute
+            networks["dit"],
+            self.dit,
+            shot_conditioning(batch, text),
+            unprompted,
+            self._noise(batch["number"]),
+            sample=sampling,
+            compute=compute,
         )
         states = jnp.concatenate([sampled.kept, sampled.x0[None]])
         return jnp.moveaxis(states, 0, 1)
@@ -200,32 +189,6 @@ class OdePairs(DatasetJob):
             return jax.random.normal(jax.random.fold_in(root, number), self._shapes.clip)
 
         return jax.vmap(draw)(numbers)
-
-
-def sample_shot(
-    params: Params,
-    config: DiTConfig,
-    given: Conditioning,
-    negative: Negative,
-    noise: Latents,
-    sampling: SampleConfig,
-    compute: Compute,
-) -> Sampled:
-    """A shot of the teacher's, from its noise."""
-
-    def scene(given: Conditioning) -> Scene:
-        frames = noise.shape[1]
-        return Scene(
-            context=given.context,
-            shots=given.shots(frames),
-            captions=given.captions(frames),
-            text=encode_captions(params, config, given.text, compute),
-        )
-
-    blank = without_prompt(given, negative, history=sampling.history_guidance)
-    scenes = scene(given), scene(blank)
-    velocity = guided_velocity(params, config, *scenes, sampling.guidance, compute)
-    return sample_euler(velocity, noise, sampling)
 
 
 def kept_steps(levels: Sequence[int], steps: int) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ import jax
 from jax.sharding import Mesh
 
 from shotstream_jax.data.latent_films import LatentFilms
-from shotstream_jax.data.transforms import Excerpt
+from shotstream_jax.data.transforms import ShotWithContext
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.rollout.conditioning import draw_dropout, drop
+from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.story import ContextCaptions, ContextPolicy
 from shotstream_jax.train.engine.objective import Inputs, Objective, Report, Scored
@@ -20,7 +20,7 @@ from shotstream_jax.train.engine.stage import Batches, Stage
 from shotstream_jax.train.engine.weights import network_weights
 from shotstream_jax.train.objectives.flow_matching import draw_flow
 from shotstream_jax.train.objectives.next_shot import Clip, Trainable, teacher_loss, trainable_mask
-from shotstream_jax.train.stages.batching import excerpt, split_chance
+from shotstream_jax.train.stages.batching import shot_conditioning, split_chance
 from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
 
 
@@ -68,7 +68,7 @@ class TeacherTraining(TransformerTraining):
             weights={"teacher": network_weights(self.start, "dit", self.dit)},
             frozen={"text": network_weights(self.start, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
-            batch_shapes=self.shapes.excerpt(),
+            batch_shapes=self.shapes.shots(),
             network_for_step=lambda step: "teacher",
             candidate=lambda: self.candidate(
                 "teacher", self.start, lambda networks: networks["teacher"], compute
@@ -81,7 +81,7 @@ class TeacherTraining(TransformerTraining):
         check_clip(films.facts, self.latent_shape, self.latents)
         tokenize = self.tokenizer(self.start).tokenize
         budget = self.rollout.window.context
-        excerpts = Excerpt(
+        excerpts = ShotWithContext(
             tokenize, budget=budget, policy=self.policy, captions=self.context_captions
         )
         return self.loader(films, excerpts)
@@ -95,7 +95,10 @@ class TeacherTraining(TransformerTraining):
         loss, errors = teacher_loss(
             params,
             self.dit,
-            Clip(given=drop(excerpt(batch, text), dropout), latents=batch["target"]),
+            Clip(
+                conditioning=apply_dropout(shot_conditioning(batch, text), dropout),
+                latents=batch["target"],
+            ),
             draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
             compute=compute,

@@ -24,7 +24,7 @@ from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.stage import Batches, Candidate, Role, Scores, Training
 from shotstream_jax.train.engine.weights import export_model, stored_config, training_facts
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
-from shotstream_jax.train.stages.batching import read_text
+from shotstream_jax.train.stages.batching import encode_caption_ids
 from shotstream_jax.typing import Params, Text
 
 
@@ -78,7 +78,6 @@ class TransformerTraining(Training):
       text: sizes of the text encoder.
       rollout: chunks, few steps and shift of the model that is to come out.
       clip: size of a shot's latents.
-      captions: captions of a sample: shots of its film.
       batch: samples of a step, on all devices together.
       accumulate: pieces that a batch is cut into.
       compute: how networks compute.
@@ -90,7 +89,6 @@ class TransformerTraining(Training):
     text: TextEncoderConfig
     rollout: RolloutConfig
     clip: ClipShape
-    captions: int = 5
     batch: int
     accumulate: int = 1
     compute: ComputeConfig = ComputeConfig()
@@ -113,15 +111,14 @@ class TransformerTraining(Training):
         return BatchShapes(
             batch=self.batch,
             clip=self.latent_shape,
-            budget=self.rollout.window.context,
-            captions=self.captions,
+            slots=self.rollout.window.context,
             text_tokens=self.dit.text_tokens,
         )
 
     def read(self, text: Any, batch: Batch) -> Text:
         """The encoded captions of a batch, by the text encoder's parameters."""
         how = {"text_tokens": self.dit.text_tokens, "dtype": self.compute.format}
-        return read_text(text, self.text, batch, **how)
+        return encode_caption_ids(text, self.text, batch, **how)
 
     def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
         """The tokenizer of a checkpoint, for captions as long as the transformer reads.
@@ -204,17 +201,4 @@ def check_clip(found: Mapping[str, Any], wanted: tuple[int, ...], folder: pathli
         raise ValueError(
             f"{folder} holds clips of {tuple(found['clip'])} (frames, rows, columns, channels) and "
             f"the config says {wanted}; make the latents again, or change clip and dit."
-        )
-
-
-def check_shots(found: Mapping[str, Any], captions: int, folder: pathlib.Path) -> None:
-    """Refuse films of another number of shots than the config says.
-
-    Raises:
-      ValueError: with both numbers.
-    """
-    if found["shots"] != captions:
-        raise ValueError(
-            f"{folder} holds films of {found['shots']} shots and the config says captions "
-            f"{captions}; make them the same."
         )

@@ -17,7 +17,7 @@ LEVELS = ((0, 1, 2), (3, 0, 1), (2, 3, 3), (1, 1, 0))
 def pair(film_of_four):
     frames = film_of_four.rollout.window.local
     states = [film_of_four.latents(seed, frames) for seed in range(STEPS + 1)]
-    return OdePair(given=film_of_four.given, trajectory=jnp.stack(states, axis=1))
+    return OdePair(conditioning=film_of_four.conditioning, trajectory=jnp.stack(states, axis=1))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.rollout.conditioning import without_prompt
+from shotstream_jax.rollout.conditioning import negative_conditioning
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.train.objectives.dmd import (
     DMDConfig,
@@ -69,21 +69,23 @@ def unguided(film_of_four, negative):
 
 
 def test_scores_that_agree_push_nowhere(film_of_four, unguided, latents, agreeing, scores, draw):
-    given = film_of_four.given
-    nowhere = unguided(latents, scores=agreeing, given=given, draw=draw)
+    conditioning = film_of_four.conditioning
+    nowhere = unguided(latents, scores=agreeing, conditioning=conditioning, draw=draw)
     assert not nowhere.any()
     assert dmd_loss(latents, nowhere) == 0
-    assert unguided(latents, scores=scores, given=given, draw=draw).any()
+    assert unguided(latents, scores=scores, conditioning=conditioning, draw=draw).any()
 
 
 def test_guidance_goes_away_from_the_negative_prompt(
     film_of_four, direct, latents, agreeing, negative, draw
 ):
-    given = film_of_four.given
-    away = direct(latents, scores=agreeing, given=given, draw=draw)
+    conditioning = film_of_four.conditioning
+    away = direct(latents, scores=agreeing, conditioning=conditioning, draw=draw)
     assert (jnp.abs(away).max(axis=(1, 2, 3, 4)) > 1e-3).all()
-    told = dataclasses.replace(given, text=jnp.broadcast_to(negative, given.text.shape))
-    same = direct(latents, scores=agreeing, given=told, draw=draw)
+    told = dataclasses.replace(
+        conditioning, text=jnp.broadcast_to(negative, conditioning.text.shape)
+    )
+    same = direct(latents, scores=agreeing, conditioning=told, draw=draw)
     np.testing.assert_allclose(same, 0, atol=1e-5)
 
 
@@ -91,18 +93,18 @@ def test_guidance_by_history_goes_away_from_shots_without_any(
     film_of_four, latents, agreeing, negative, draw
 ):
     direct = direction_program(film_of_four, negative, DMDConfig(history_guidance=True))
-    told = without_prompt(film_of_four.given, negative)
-    away = direct(latents, scores=agreeing, given=told, draw=draw)
+    told = negative_conditioning(film_of_four.conditioning, negative)
+    away = direct(latents, scores=agreeing, conditioning=told, draw=draw)
     has_history = told.context.any(axis=(1, 2, 3, 4))
     assert 0 < has_history.sum() < len(has_history)
     np.testing.assert_array_equal(jnp.abs(away).max(axis=(1, 2, 3, 4)) > 1e-3, has_history)
 
 
 def test_every_sample_has_its_own_timestep_and_scale(film_of_four, direct, latents, scores, draw):
-    given = film_of_four.given
-    before = direct(latents, scores=scores, given=given, draw=draw)
+    conditioning = film_of_four.conditioning
+    before = direct(latents, scores=scores, conditioning=conditioning, draw=draw)
     further = latents.at[1].add(5.0)
-    after = direct(further, scores=scores, given=given, draw=draw)
+    after = direct(further, scores=scores, conditioning=conditioning, draw=draw)
     moved = (before != after).any(axis=(1, 2, 3, 4))
     assert moved.tolist() == [False, True, False, False]
 
@@ -113,7 +115,7 @@ def test_no_distance_to_the_real_score_is_no_division_by_zero(film_of_four, dire
     direction = direct(
         jnp.zeros_like(latents),
         scores=Scores(real=silent, fake=silent),
-        given=film_of_four.given,
+        conditioning=film_of_four.conditioning,
         draw=nothing,
     )
     assert (direction == 0).all()
@@ -140,7 +142,7 @@ def generator_step(film_of_four, negative, draw):
             params,
             film_of_four.config,
             scores,
-            film_of_four.given,
+            film_of_four.conditioning,
             negative,
             GeneratorDraw(rollout=rollout, score=draw),
             **how,
@@ -153,19 +155,23 @@ def test_generator_alone_learns_and_through_its_exit_steps_alone(
     film_of_four, generator_step, direct, scores, draw
 ):
     rollout, forcing, step = generator_step
-    params, config, given = film_of_four.params, film_of_four.config, film_of_four.given
+    params, config, conditioning = (
+        film_of_four.params,
+        film_of_four.config,
+        film_of_four.conditioning,
+    )
     (value, report), (gradient, of_scores) = step(params, scores)
     assert not any(leaf.any() for leaf in jax.tree.leaves(of_scores))
 
     @jax.jit
     def by_hand(params, take, direction):
         again = functools.partial(
-            retake, config=config, given=given, take=take, exit_step=rollout.exit_step
+            retake, config=config, conditioning=conditioning, take=take, exit_step=rollout.exit_step
         )
         _, pull = jax.vjp(lambda params: again(params, forcing=forcing), params)
         return pull(direction / direction.size)[0]
 
-    direction = direct(report.take.latents, scores=scores, given=given, draw=draw)
+    direction = direct(report.take.latents, scores=scores, conditioning=conditioning, draw=draw)
     assert float(report.push) == pytest.approx(float(jnp.abs(direction).mean()), rel=1e-4)
     assert float(value) == pytest.approx(0.5 * float(jnp.square(direction).mean()), rel=1e-4)
     expected = by_hand(params, report.take, direction)
@@ -178,7 +184,7 @@ def test_take_that_is_scored_is_the_one_that_is_filmed(film_of_four, generator_s
     rollout, forcing, step = generator_step
     (_, report), _ = step(film_of_four.params, scores)
     again = jax.jit(functools.partial(film, config=film_of_four.config, forcing=forcing))(
-        film_of_four.params, given=film_of_four.given, draw=rollout
+        film_of_four.params, conditioning=film_of_four.conditioning, draw=rollout
     )
     np.testing.assert_allclose(report.take.latents, again.latents, rtol=1e-4, atol=1e-5)
 
@@ -187,8 +193,8 @@ def test_critic_learns_and_the_latents_do_not(film_of_four, latents, draw):
     @functools.partial(jax.jit)
     @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def step(params, latents):
-        given, config = film_of_four.given, film_of_four.config
-        return critic_loss(params, config, given, latents, draw, dmd=DMDConfig())
+        conditioning, config = film_of_four.conditioning, film_of_four.config
+        return critic_loss(params, config, conditioning, latents, draw, dmd=DMDConfig())
 
     (value, errors), (gradient, of_latents) = step(film_of_four.params, latents)
     assert errors.shape == (len(TIMESTEPS),)

@@ -19,7 +19,7 @@ FRAMES = 3
 
 @pytest.fixture(scope="module")
 def clip(film_of_four):
-    return Clip(given=film_of_four.given, latents=film_of_four.latents(1, FRAMES))
+    return Clip(conditioning=film_of_four.conditioning, latents=film_of_four.latents(1, FRAMES))
 
 
 @pytest.fixture(scope="module")
