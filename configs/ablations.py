@@ -10,20 +10,20 @@ Run `shotstream train configs/tiny_all.py --resume` first.
 import dataclasses
 import pathlib
 
-from shotstream_jax.cli.evaluate_options import Evaluate
-from shotstream_jax.cli.table import Row, Table
+from shotstream_jax.evaluation.options import EvalOptions
+from shotstream_jax.evaluation.table import Row, Table
 
 HERE = pathlib.Path("ablations")
-STUDENT = Evaluate(stories=120)
-TEACHER = Evaluate(stories=60, role="teacher", steps=25, guidance=3.0)
+STUDENT = EvalOptions(stories=120)
+TEACHER = EvalOptions(stories=60, role="teacher", steps=25, guidance=3.0)
 
 
-def _teacher(name: str, file: str, judged: Evaluate = TEACHER) -> Row:
-    return Row(name=f"teacher, {name}", experiment=HERE / f"{file}.py", judged=judged)
+def _teacher(name: str, file: str, options: EvalOptions = TEACHER) -> Row:
+    return Row(name=f"teacher, {name}", experiment=HERE / f"{file}.py", options=options)
 
 
 def _student(name: str, experiment: pathlib.Path) -> Row:
-    return Row(name=f"student, {name}", experiment=experiment, judged=STUDENT)
+    return Row(name=f"student, {name}", experiment=experiment, options=STUDENT)
 
 
 config = Table(

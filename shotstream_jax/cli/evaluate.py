@@ -8,12 +8,11 @@
 With --json, `metrics` holds one number a metric and `intervals` the 95 % interval of each.
 """
 
-import functools
 import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import rich.box
@@ -24,26 +23,17 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from shotstream_jax.cli.evaluate_options import Evaluate, command_line
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.options import open_named
-from shotstream_jax.cli.story_rows import SHOWN, story_rows
 from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.cli.train import train_file
-from shotstream_jax.directing.contact import contact_sheet, save_png
-from shotstream_jax.evaluation.films import (
-    Film,
-    MakeFilms,
-    Script,
-    Shoot,
-    draw_scripts,
-    reconstructed_films,
-    true_films,
-)
+from shotstream_jax.evaluation.films import EvalSetup, EvalStory, Film, draw_stories
+from shotstream_jax.evaluation.generators import BindGenerator, bind_generator
+from shotstream_jax.evaluation.options import EvalOptions, command_line
 from shotstream_jax.evaluation.passes import Evaluation, Progress, plan_passes, run_passes
 from shotstream_jax.evaluation.scores import Metric, PassName
-from shotstream_jax.evaluation.student_films import student_films
-from shotstream_jax.evaluation.teacher_films import BATCH, teacher_films
+from shotstream_jax.evaluation.story_sheet import SHOWN, save_story_sheet
+from shotstream_jax.evaluation.teacher_films import BATCH
 from shotstream_jax.files import atomic_file
 from shotstream_jax.model import Model
 from shotstream_jax.perf.bench.provenance import provenance
@@ -56,8 +46,8 @@ METRICS, CONTACT = "metrics.json", "contact.png"
 _LINES = 10
 
 
-def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> int:
-    """Judge a model by films of stories that it has not seen.
+def evaluate(args: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> int:
+    """Evaluate a model on stories that it has not seen.
 
     Stories are filmed three times. The first films are the model's own, for all metrics but one.
     Carry-over, of what no caption tells, is that of films after true first shots (--given): a model
@@ -65,7 +55,7 @@ def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> int:
     no context, to compare. Means have 95 % intervals, by drawing the stories anew.
 
     Args:
-      args: what is judged, and by which stories.
+      args: what is evaluated, and by which stories.
 
     Returns:
       Exit status: that of training where a table's model was stopped, else 0.
@@ -77,7 +67,7 @@ def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> int:
     console = Console(stderr=True)
     if args.table:
         return _make_table(args, console)
-    document, metrics = _judge(args, console)
+    document, metrics = _evaluate_one(args, console)
     if args.json:
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     else:
@@ -85,13 +75,13 @@ def evaluate(args: Annotated[Evaluate, tyro.conf.arg(name="")]) -> int:
     return ExitCode.DONE
 
 
-def _make_table(args: Evaluate, console: Console) -> int:
-    if args != Evaluate(table=args.table):
+def _make_table(args: EvalOptions, console: Console) -> int:
+    if args != EvalOptions(table=args.table):
         raise ValueError("--table takes all other options from its file; give it alone.")
 
-    def judge(row: Evaluate) -> Mapping[str, Any]:
+    def judge(row: EvalOptions) -> Mapping[str, Any]:
         before = stored(row.output, command_line(row)) if row.output else None
-        return before or _judge(row, console)[0]
+        return before or _evaluate_one(row, console)[0]
 
     status, made = make_table(find_table(args.table), train_file, judge)
     if made is not None:
@@ -100,11 +90,13 @@ def _make_table(args: Evaluate, console: Console) -> int:
     return status
 
 
-def _judge(args: Evaluate, console: Console) -> tuple[dict[str, Any], Mapping[str, Metric]]:
+def _evaluate_one(
+    args: EvalOptions, console: Console
+) -> tuple[dict[str, Any], Mapping[str, Metric]]:
     """Film, score, and write what was found; as JSON has it, and with intervals."""
     began = time.perf_counter()
-    scripts = draw_scripts(args.stories, args.shots, seed=args.seed, split=args.split)
-    shoot = Shoot(
+    stories = draw_stories(args.stories, args.shots, seed=args.seed, split=args.split)
+    setup = EvalSetup(
         picture=Picture(height=args.size[0], width=args.size[1]),
         video_frames=args.video_frames,
         context=not args.no_context,
@@ -116,41 +108,36 @@ def _judge(args: Evaluate, console: Console) -> tuple[dict[str, Any], Mapping[st
     source = args.checkpoint or args.preset
     model = open_named(source, args.dtype, args.devices, approximate=args.approximate)
     console.print(Text(_summary(args, model)), soft_wrap=True)
-    passes: dict[PassName, Shoot] = {"own": shoot}
+    passes: dict[PassName, EvalSetup] = {"own": setup}
     if args.role in ("student", "teacher"):
-        passes = plan_passes(shoot, args.given)
+        passes = plan_passes(setup, args.given)
     with _Display(console) as display:
-        found = run_passes(_maker(args, model.networks), passes, scripts, watch=display.watch)
+        found = run_passes(_generator(args, model.networks), passes, stories, watch=display.watch)
     document = _document(args, model, passes, found, time.perf_counter() - began)
     if args.output is not None:
-        _write(args, model, document, list(zip(scripts, display.films, strict=False)))
+        _write(args, model, document, stories, display.films)
     return document, found.metrics
 
 
-def _maker(args: Evaluate, networks: Networks) -> Callable[[Shoot], MakeFilms]:
-    match args.role:
-        case "student":
-            return functools.partial(student_films, networks)
-        case "autoencoder":
-            return functools.partial(reconstructed_films, networks)
-        case "true":
-            return true_films
-        case "teacher":
-            said = {name: getattr(args, name) for name in ("steps", "guidance", "history_guidance")}
-            sample = SampleConfig(
-                shift=networks.config.rollout.shift,
-                **{name: value for name, value in said.items() if value is not None},
-            )
-            return functools.partial(
-                teacher_films,
-                networks,
-                sample=sample,
-                negative=args.negative,
-                batch=BATCH if args.batch is None else args.batch,
-            )
+def _generator(args: EvalOptions, networks: Networks) -> BindGenerator:
+    settings = {
+        name: getattr(args, name) for name in ("solver", "steps", "guidance", "history_guidance")
+    }
+    sample = SampleConfig(
+        shift=networks.config.rollout.shift,
+        # An option that was not given leaves the default of `SampleConfig`.
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+    return bind_generator(
+        args.role,
+        networks,
+        sample=sample,
+        negative=args.negative,
+        batch=BATCH if args.batch is None else args.batch,
+    )
 
 
-def _summary(args: Evaluate, model: Model) -> str:
+def _summary(args: EvalOptions, model: Model) -> str:
     shots = "-".join(map(str, sorted({min(args.shots), max(args.shots)})))
     height, width = args.size
     return (
@@ -159,7 +146,7 @@ def _summary(args: Evaluate, model: Model) -> str:
     )
 
 
-def _made_by(args: Evaluate, model: Model) -> tuple[str, str]:
+def _made_by(args: EvalOptions, model: Model) -> tuple[str, str]:
     """Who made the films, and what must not be overlooked."""
     if args.role == "true":
         return "true films", ""
@@ -167,9 +154,9 @@ def _made_by(args: Evaluate, model: Model) -> tuple[str, str]:
 
 
 def _document(
-    args: Evaluate,
+    args: EvalOptions,
     model: Model,
-    passes: Mapping[PassName, Shoot],
+    passes: Mapping[PassName, EvalSetup],
     found: Evaluation,
     seconds: float,
 ) -> dict[str, Any]:
@@ -187,7 +174,8 @@ def _document(
         "seed": args.seed,
         "split": args.split,
         "passes": {
-            name: {"given": shoot.given, "context": shoot.context} for name, shoot in passes.items()
+            name: {"given": setup.reference_shots, "context": setup.context}
+            for name, setup in passes.items()
         },
         "size": list(args.size),
         "video_frames": args.video_frames,
@@ -198,16 +186,17 @@ def _document(
 
 
 def _write(
-    args: Evaluate,
+    args: EvalOptions,
     model: Model,
     document: Mapping[str, Any],
-    films: Sequence[tuple[Script, Film]],
+    stories: Sequence[EvalStory],
+    films: Sequence[Film],
 ) -> None:
     folder = args.output or pathlib.Path()
     with atomic_file(folder / METRICS) as partial:
         partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     title, badge = _made_by(args, model)
-    save_png(contact_sheet(story_rows(films), title=title, badge=badge), folder / CONTACT)
+    save_story_sheet(folder / CONTACT, stories, films, title=title, badge=badge)
 
 
 _ROWS = {

@@ -11,46 +11,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from shotstream_jax.cli.evaluate_options import Evaluate
 from shotstream_jax.cli.exit_codes import ExitCode
+from shotstream_jax.evaluation.options import EvalOptions
+from shotstream_jax.evaluation.table import Table, markdown
 from shotstream_jax.files import atomic_file
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.run_folder import EXPORT
 
 TABLE_FILE = "table.md"
 _CONFIGS = pathlib.Path("configs")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """A model in a table.
-
-    Attributes:
-      name: what sets it apart.
-      experiment: file of the experiment that trains it, beside the table's.
-      judged: how it is judged; checkpoint and output are filled in.
-    """
-
-    name: str
-    experiment: pathlib.Path
-    judged: Evaluate
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """Models to compare.
-
-    Attributes:
-      output: folder for what was found of each, and for the table.
-      columns: metrics by name, and what they are called.
-      before: experiments that rows begin with, in order, beside the table's file.
-      rows: the models.
-    """
-
-    output: pathlib.Path
-    columns: Mapping[str, str]
-    rows: tuple[Row, ...]
-    before: tuple[pathlib.Path, ...] = ()
 
 
 def find_table(name: str) -> pathlib.Path:
@@ -62,7 +31,7 @@ def find_table(name: str) -> pathlib.Path:
 def make_table(
     path: pathlib.Path,
     train: Callable[[pathlib.Path], tuple[int, pathlib.Path]],
-    judge: Callable[[Evaluate], Mapping[str, Any]],
+    judge: Callable[[EvalOptions], Mapping[str, Any]],
 ) -> tuple[int, pathlib.Path | None]:
     """Train and judge what is missing, and write the table.
 
@@ -90,7 +59,7 @@ def make_table(
             return status, None
         folder = table.output / _slug(row.name)
         found.append(
-            judge(dataclasses.replace(row.judged, checkpoint=trained / EXPORT, output=folder))
+            judge(dataclasses.replace(row.options, checkpoint=trained / EXPORT, output=folder))
         )
     made = table.output / TABLE_FILE
     with atomic_file(made) as partial:
@@ -105,23 +74,6 @@ def stored(folder: pathlib.Path, command: Sequence[str]) -> dict[str, Any] | Non
         return None
     document = json.loads(path.read_text(encoding="utf-8"))
     return document if document["command"] == list(command) else None
-
-
-def markdown(table: Table, found: Sequence[Mapping[str, Any]]) -> str:
-    """The table as text: every number with its 95 % interval."""
-    heading = ("", *table.columns.values())
-    lines = [heading, ("---", *["---:"] * len(table.columns))]
-    for row, document in zip(table.rows, found, strict=True):
-        cells = (_cell(document, metric) for metric in table.columns)
-        lines.append((row.name, *cells))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(document: Mapping[str, Any], metric: str) -> str:
-    if metric not in document["metrics"]:
-        return ""
-    low, high = document["intervals"][metric]
-    return f"{document['metrics'][metric]:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _slug(name: str) -> str:

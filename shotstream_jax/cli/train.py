@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.text import Text
 
 from shotstream_jax.cli.exit_codes import ExitCode
-from shotstream_jax.cli.look import look
 from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.train.engine import loop
 from shotstream_jax.train.engine.dataset_job import DatasetJob
@@ -91,7 +90,7 @@ def train_file(path: pathlib.Path) -> tuple[int, pathlib.Path]:
 
 def _run_one(config: Experiment, existing: Existing, console: Console) -> int:
     with ProgressBar(console) as bar:
-        outcome = run(config, existing=existing, watch=functools.partial(_show, bar), look=look)
+        outcome = run(config, existing=existing, watch=functools.partial(_show, bar))
     return _print_outcome(outcome, config, console)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from shotstream_jax.directing.contact import ContactRow, contact_sheet, save_png
+from shotstream_jax.contact_sheet import ContactRow, contact_sheet, save_png
 from shotstream_jax.directing.plans_on_disk import difference, plan_document, upgraded
 from shotstream_jax.directing.take_writer import TakeWriter
 from shotstream_jax.directing.video import concatenate, read_video

@@ -1,8 +1,8 @@
-"""What films under test are made of, whoever makes them; and the true ones, as ceilings.
+"""Evaluation inputs, and the ground-truth films that bound every score from above.
 
-A maker is bound to a `Shoot` and takes scripts; it gives one film a script, in order, as they come.
-Shots that are given are true ones. Whoever films after them sees of them what it would see of
-perfect shots of its own: frames that have been through the autoencoder.
+A `VideoGenerator` is bound to an `EvalSetup` and takes stories; it yields one film a story, in
+order, each as soon as it is complete. Reference shots are ground truth that stands in for the first
+shots of a film; they reach the model through the autoencoder, as its own finished shots would.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae import decode, encode
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.conditioning import FIRST_SHOT
@@ -26,7 +27,6 @@ from shotstream_jax.storyworld.captions import to_story
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.render import VIDEO_FRAMES, render_shot
 from shotstream_jax.storyworld.spec import MAX_SHOTS, Split, StorySpec, sample_story
-from shotstream_jax.train.objectives.vae import to_pixels
 from shotstream_jax.typing import HostFrames, Latents, Params, Pixels, UInt8
 
 Film = tuple[HostFrames, ...]
@@ -37,38 +37,38 @@ FEWEST_SHOTS = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Script:
-    """A story to film.
+class EvalStory:
+    """A story of an evaluation, with its ground truth.
 
     Attributes:
-      spec: what is to be seen.
-      seed: where the randomness of the film starts.
+      spec: what the film should show.
+      seed: of the film's noise.
     """
 
     spec: StorySpec
     seed: int
 
 
-MakeFilms = Callable[[Sequence[Script]], Iterator[Film]]
-"""Films of scripts, in their order, each as soon as it is there."""
+VideoGenerator = Callable[[Sequence[EvalStory]], Iterator[Film]]
+"""Yields one film a story, in the order of the stories."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Shoot:
-    """What all films that are made together have in common.
+class EvalSetup:
+    """What all films of one pass of an evaluation share.
 
     Attributes:
       picture: size of a video frame.
       video_frames: length of every shot.
-      given: first shots that are true ones.
-      context: whether a shot is shown anything of the shots before it.
-      policy: which frames of them it is shown.
+      reference_shots: first shots of a film that are taken from the ground truth.
+      context: whether a shot sees frames of the shots before it.
+      policy: which frames of them it sees.
       captions: whose caption those frames read.
     """
 
     picture: Picture
     video_frames: int = VIDEO_FRAMES
-    given: int = 0
+    reference_shots: int = 0
     context: bool = True
     policy: ContextPolicy = "anchor"
     captions: ContextCaptions = "own"
@@ -79,16 +79,16 @@ class Shoot:
         return self.picture.height, self.picture.width
 
     def true_shot(self, spec: StorySpec, shot: int) -> HostFrames:
-        """A shot as it should be."""
+        """The ground truth of a shot."""
         return render_shot(spec, shot, video_frames=self.video_frames, picture=self.picture)
 
 
-def draw_scripts(
+def draw_stories(
     stories: int, shots: Sequence[int], *, seed: int = 0, split: Split = "test"
-) -> tuple[Script, ...]:
+) -> tuple[EvalStory, ...]:
     """Draw stories whose numbers of shots take turns, and order them by that number.
 
-    The order lets makers film alike stories together; a story does not depend on it.
+    The order lets generators film alike stories together; a story does not depend on it.
 
     Raises:
       ValueError: no stories, a number of shots that no story has, or a seed below 0.
@@ -103,51 +103,43 @@ def draw_scripts(
     if seed < 0:
         raise ValueError(f"A seed of {seed} is below 0; choose 0 or more.")
     counts = itertools.islice(itertools.cycle(shots), stories)
-    scripts = [
-        Script(
+    drawn = [
+        EvalStory(
             spec=sample_story(seed, count, split, index=index),
             seed=int(np.random.default_rng([seed, index]).integers(2**31)),
         )
         for index, count in enumerate(counts)
     ]
-    return tuple(sorted(scripts, key=lambda script: len(script.spec.shots)))
+    return tuple(sorted(drawn, key=lambda story: len(story.spec.shots)))
 
 
-def plan_film(networks: Networks, shoot: Shoot, script: Script) -> tuple[ShotPlan, ...]:
-    """Plans of all shots of a film, seeing what the shoot lets them see.
+def plan_film(networks: Networks, setup: EvalSetup, story: EvalStory) -> tuple[ShotPlan, ...]:
+    """Plans of all shots of a film, with the context that the setup allows.
 
     Without context each is the plan of a first shot.
 
     Raises:
       ValueError: a size or a length that these networks cannot film.
     """
-    networks.config.latent_grid(shoot.size)
+    networks.config.latent_grid(setup.size)
     defaults = Defaults(
-        seed=script.seed, size=shoot.size, chunks=count_chunks(networks, shoot.video_frames)
+        seed=story.seed, size=setup.size, chunks=count_chunks(networks, setup.video_frames)
     )
-    story = to_story(script.spec, "StoryWorld", defaults)
+    resolved = to_story(story.spec, "StoryWorld", defaults)
     plans = (
-        plan_for(networks, story, shot, policy=shoot.policy) for shot in range(len(story.shots))
+        plan_for(networks, resolved, shot, policy=setup.policy)
+        for shot in range(len(resolved.shots))
     )
-    return tuple(_as_seen(shoot, plan) for plan in plans)
+    return tuple(_as_seen(setup, plan) for plan in plans)
 
 
-def _as_seen(shoot: Shoot, plan: ShotPlan) -> ShotPlan:
-    if not shoot.context:
+def _as_seen(setup: EvalSetup, plan: ShotPlan) -> ShotPlan:
+    if not setup.context:
         return dataclasses.replace(plan, context=(), rope_shot=FIRST_SHOT)
-    if shoot.captions == "target":
+    if setup.captions == "target":
         context = (dataclasses.replace(frame, caption=plan.caption) for frame in plan.context)
         return dataclasses.replace(plan, context=tuple(context))
     return plan
-
-
-def slot_captions(plan: ShotPlan, slots: int) -> list[str]:
-    """The caption of each context slot, and then the shot's own.
-
-    Slots of a shot without context read its own caption, as the released weights learnt it.
-    """
-    own = plan.captions[plan.caption_index]
-    return [*([plan.captions[ref.shot] for ref in plan.context] or [own] * slots), own]
 
 
 def count_chunks(networks: Networks, video_frames: int) -> int:
@@ -167,22 +159,22 @@ def count_chunks(networks: Networks, video_frames: int) -> int:
     return chunks
 
 
-def true_films(shoot: Shoot) -> MakeFilms:
-    """Films as they should be."""
+def true_films(setup: EvalSetup) -> VideoGenerator:
+    """The ground truth."""
 
-    def make(scripts: Sequence[Script]) -> Iterator[Film]:
-        for script in scripts:
-            shots = range(len(script.spec.shots))
-            yield tuple(shoot.true_shot(script.spec, shot) for shot in shots)
+    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+        for story in stories:
+            shots = range(len(story.spec.shots))
+            yield tuple(setup.true_shot(story.spec, shot) for shot in shots)
 
     return make
 
 
-def reconstructed_films(networks: Networks, shoot: Shoot) -> MakeFilms:
-    """True films that went through the autoencoder: the best that any film can be."""
+def reconstructed_films(networks: Networks, setup: EvalSetup) -> VideoGenerator:
+    """Ground truth that went through the autoencoder: no model that decodes with it does better."""
 
-    def make(scripts: Sequence[Script]) -> Iterator[Film]:
-        for film in true_films(shoot)(scripts):
+    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+        for film in true_films(setup)(stories):
             pixels = decode_shots(networks, encode_shots(networks, np.stack(film)))
             yield tuple(np.asarray(to_video(pixels)))
 
@@ -193,7 +185,7 @@ def encode_shots(
     networks: Networks, frames: UInt8[np.ndarray, "batch video_frame height width 3"]
 ) -> Latents:
     """Latents of whole shots."""
-    return _encode(networks.vae, networks.config.vae, to_pixels(jnp.asarray(frames)))
+    return _encode(networks.vae, networks.config.vae, frames_to_pixels(jnp.asarray(frames)))
 
 
 def decode_shots(networks: Networks, latents: Latents) -> Pixels:

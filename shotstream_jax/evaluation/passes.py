@@ -1,18 +1,19 @@
-"""Filming and scoring a set of stories: once for its own sake, and again to see what is remembered.
+"""The passes of an evaluation: every story is filmed and scored in each of them.
 
     own          the model's own films                     prompts, cuts, identity, motion, ...
-    given        after true first shots                    carry-over
-    no_context   the same, each shot without a context     carry-over of a model without a memory
+    given        after ground-truth first shots            carry-over
+    no_context   the same, each shot without a context     carry-over of a model without context
 
-A model that always makes the same choice keeps it without any memory: in its own films, hidden
-attributes may stay the same for no good reason. What it was given, it can only have remembered.
+Carry-over is measured after ground-truth shots because a model that always makes the same choice
+keeps it without context: in its own films, attributes that no caption names may agree by habit.
+Those of a ground-truth shot it can only have taken from the context.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from shotstream_jax.evaluation.films import Film, MakeFilms, Script, Shoot
+from shotstream_jax.evaluation.films import EvalSetup, EvalStory, Film, VideoGenerator
 from shotstream_jax.evaluation.scores import (
     Metric,
     PassName,
@@ -31,7 +32,7 @@ class Progress:
 
     Attributes:
       part: of the evaluation: a pass, or the oracle on true films.
-      story: number of the film's script.
+      story: number of the film's story.
       film: the film, where it is a model's.
       done: films scored so far, in all parts.
       total: films of all parts.
@@ -49,7 +50,7 @@ Watch = Callable[[Progress], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What there is to say of a model.
+    """Result of an evaluation.
 
     Attributes:
       metrics: by name, see `tally_films` and `tally_passes`.
@@ -62,51 +63,54 @@ class Evaluation:
     seconds: float
 
 
-def plan_passes(shoot: Shoot, given: int) -> dict[PassName, Shoot]:
+def plan_passes(setup: EvalSetup, given: int) -> dict[PassName, EvalSetup]:
     """The passes over a set of stories; those that would repeat another one are left out.
 
     Args:
-      shoot: of the model's own films.
-      given: true first shots, after which carry-over is measured; 0 measures it on own films.
+      setup: of the model's own films.
+      given: ground-truth first shots, after which carry-over is measured; 0 measures it on own
+        films.
     """
-    passes: dict[PassName, Shoot] = {"own": shoot}
+    passes: dict[PassName, EvalSetup] = {"own": setup}
     if given:
-        passes["given"] = dataclasses.replace(shoot, given=given)
-    if shoot.context:
-        passes["no_context"] = dataclasses.replace(shoot, given=given, context=False)
+        passes["given"] = dataclasses.replace(setup, reference_shots=given)
+    if setup.context:
+        passes["no_context"] = dataclasses.replace(setup, reference_shots=given, context=False)
     return passes
 
 
 def run_passes(
-    bind: Callable[[Shoot], MakeFilms],
-    passes: Mapping[PassName, Shoot],
-    scripts: Sequence[Script],
+    bind: Callable[[EvalSetup], VideoGenerator],
+    passes: Mapping[PassName, EvalSetup],
+    stories: Sequence[EvalStory],
     *,
     watch: Watch = lambda progress: None,
 ) -> Evaluation:
-    """Film every script in every pass, score the films, and the oracle with them.
+    """Film every story in every pass, score the films, and the oracle with them.
 
     Raises:
       ValueError: no shot left to score, or sizes that the networks cannot film.
     """
-    fewest = min(len(script.spec.shots) for script in scripts)
-    for shoot in passes.values():
-        if not 0 <= shoot.given < fewest:
+    fewest = min(len(story.spec.shots) for story in stories)
+    for setup in passes.values():
+        if not 0 <= setup.reference_shots < fewest:
             raise ValueError(
-                f"{shoot.given} shots are to be given in stories of {fewest}; "
+                f"{setup.reference_shots} shots are to be given in stories of {fewest}; "
                 f"give 0 to {fewest - 1}, so that one is left to score."
             )
     # All are bound before any work, so that they refuse before any work.
-    makers = {name: bind(shoot) for name, shoot in passes.items()}
-    clock = _Clock(watch, total=(1 + len(passes)) * len(scripts))
-    accuracies = list(_try_oracle(passes["own"], scripts, clock))
+    generators = {name: bind(setup) for name, setup in passes.items()}
+    clock = _Clock(watch, total=(1 + len(passes)) * len(stories))
+    accuracies = list(_try_oracle(passes["own"], stories, clock))
     scores: dict[PassName, list[FilmScore]] = {
-        name: list(_score(name, clock.timed(makers[name](scripts), shoot), scripts, shoot, clock))
-        for name, shoot in passes.items()
+        name: list(
+            _score(name, clock.timed(generators[name](stories), setup), stories, setup, clock)
+        )
+        for name, setup in passes.items()
     }
     tallies = {
         **tally_passes(scores),
-        **tally_oracle(accuracies, [len(script.spec.shots) for script in scripts]),
+        **tally_oracle(accuracies, [len(story.spec.shots) for story in stories]),
     }
     chance = carry_over_chance()
     return Evaluation(
@@ -126,7 +130,7 @@ class _Clock:
         self._watch, self._total, self._done = watch, total, 0
         self.frames, self.seconds = 0, 0.0
 
-    def timed(self, films: Iterator[Film], shoot: Shoot) -> Iterator[Film]:
+    def timed(self, films: Iterator[Film], setup: EvalSetup) -> Iterator[Film]:
         """The same films."""
         while True:
             began = time.perf_counter()
@@ -134,7 +138,7 @@ class _Clock:
             self.seconds += time.perf_counter() - began
             if film is None:
                 return
-            self.frames += sum(len(shot) for shot in film[shoot.given :])
+            self.frames += sum(len(shot) for shot in film[setup.reference_shots :])
             yield film
 
     def tick(self, part: str, story: int, film: Film | None = None) -> None:
@@ -144,21 +148,21 @@ class _Clock:
 
 
 def _try_oracle(
-    shoot: Shoot, scripts: Sequence[Script], clock: _Clock
+    setup: EvalSetup, stories: Sequence[EvalStory], clock: _Clock
 ) -> Iterator[dict[str, float]]:
     """How the oracle fares on the true film of each story alone."""
-    for story, script in enumerate(scripts):
-        yield oracle_accuracy([script.spec], picture=shoot.picture, video_frames=shoot.video_frames)
-        clock.tick("oracle", story)
+    for number, story in enumerate(stories):
+        yield oracle_accuracy([story.spec], picture=setup.picture, video_frames=setup.video_frames)
+        clock.tick("oracle", number)
 
 
 def _score(
     name: PassName,
     films: Iterator[Film],
-    scripts: Sequence[Script],
-    shoot: Shoot,
+    stories: Sequence[EvalStory],
+    setup: EvalSetup,
     clock: _Clock,
 ) -> Iterator[FilmScore]:
-    for story, (film, script) in enumerate(zip(films, scripts, strict=True)):
-        yield score_film(film, script.spec, reference_shots=shoot.given)
-        clock.tick(name, story, film)
+    for number, (film, story) in enumerate(zip(films, stories, strict=True)):
+        yield score_film(film, story.spec, reference_shots=setup.reference_shots)
+        clock.tick(name, number, film)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from shotstream_jax.evaluation.films import (
+    EvalSetup,
+    EvalStory,
     Film,
-    MakeFilms,
-    Script,
-    Shoot,
+    VideoGenerator,
     count_chunks,
     encode_shots,
     plan_film,
@@ -17,32 +17,32 @@ from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.stream import Camera, context_sources
 
 
-def student_films(networks: Networks, shoot: Shoot) -> MakeFilms:
-    """Film each script with a camera of its own.
+def student_films(networks: Networks, setup: EvalSetup) -> VideoGenerator:
+    """Film each story with a camera of its own.
 
     Raises:
       ValueError: a size or a length that these networks cannot film.
     """
-    networks.config.latent_grid(shoot.size)
-    count_chunks(networks, shoot.video_frames)
+    networks.config.latent_grid(setup.size)
+    count_chunks(networks, setup.video_frames)
 
-    def make(scripts: Sequence[Script]) -> Iterator[Film]:
-        return (_film(networks, shoot, script) for script in scripts)
+    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+        return (_film(networks, setup, story) for story in stories)
 
     return make
 
 
-def _film(networks: Networks, shoot: Shoot, script: Script) -> Film:
-    plans, film = plan_film(networks, shoot, script), []
-    camera = Camera(networks, shoot.size, wanted=context_sources(plans))
+def _film(networks: Networks, setup: EvalSetup, story: EvalStory) -> Film:
+    plans, film = plan_film(networks, setup, story), []
+    camera = Camera(networks, setup.size, wanted=context_sources(plans))
     for plan in plans:
-        if plan.index >= shoot.given:
+        if plan.index >= setup.reference_shots:
             # All chunks are under way before the first is read.
             pieces = list(camera.film(plan))
             film.append(np.concatenate([piece.frames for piece in pieces]))
             continue
-        film.append(shoot.true_shot(script.spec, plan.index))
-        if shoot.context:
+        film.append(setup.true_shot(story.spec, plan.index))
+        if setup.context:
             for _ in camera.replay(plan, encode_shots(networks, film[-1][None])):
                 pass
     return tuple(film)

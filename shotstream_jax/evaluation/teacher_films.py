@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.evaluation.films import (
+    EvalSetup,
+    EvalStory,
     Film,
-    MakeFilms,
-    Script,
-    Shoot,
+    VideoGenerator,
     count_chunks,
     decode_shots,
     encode_shots,
@@ -25,6 +25,7 @@ from shotstream_jax.evaluation.films import (
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae import encode_images
+from shotstream_jax.rollout.chunk import chunk_noise
 from shotstream_jax.rollout.conditioning import Conditioning, NegativeText
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import to_video
@@ -38,17 +39,17 @@ BATCH = 8
 
 def teacher_films(
     networks: Networks,
-    shoot: Shoot,
+    setup: EvalSetup,
     *,
     sample: SampleConfig,
     negative: str | None = None,
     batch: int = BATCH,
-) -> MakeFilms:
-    """Film scripts together, neighbours with as many shots as one another.
+) -> VideoGenerator:
+    """Film stories together, neighbours with as many shots as one another.
 
     Args:
       networks: with the teacher's transformer.
-      shoot: what all films have in common.
+      setup: what all films have in common.
       sample: of every shot.
       negative: prompt that guidance leads away from; without one, the zeros that stand for a
         dropped caption in training.
@@ -57,8 +58,8 @@ def teacher_films(
     Raises:
       ValueError: a size or a length that these networks cannot film, no steps, or an empty batch.
     """
-    networks.config.latent_grid(shoot.size)
-    count_chunks(networks, shoot.video_frames)
+    networks.config.latent_grid(setup.size)
+    count_chunks(networks, setup.video_frames)
     for name, count in (("steps", sample.steps), ("stories at once", batch)):
         if count < 1:
             raise ValueError(f"{count} {name} make no film; ask for 1 or more.")
@@ -66,48 +67,48 @@ def teacher_films(
         unprompted = jnp.zeros((networks.config.dit.text_tokens, networks.config.dit.text_dim))
     else:
         unprompted = networks.encode_text([negative])[0]
-    film = functools.partial(_film_together, networks, shoot, sample, unprompted)
+    film = functools.partial(_film_together, networks, setup, sample, unprompted)
 
-    def make(scripts: Sequence[Script]) -> Iterator[Film]:
-        for _, group in itertools.groupby(scripts, key=lambda script: len(script.spec.shots)):
+    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+        for _, group in itertools.groupby(stories, key=lambda story: len(story.spec.shots)):
             for together, wanted in _batches(list(group), batch):
                 yield from film(together)[:wanted]
 
     return make
 
 
-def _batches(scripts: list[Script], most: int) -> Iterator[tuple[list[Script], int]]:
+def _batches(stories: list[EvalStory], most: int) -> Iterator[tuple[list[EvalStory], int]]:
     """Batches of one size, as few and as small as can be; and how many of each are not filling."""
-    count = -(-len(scripts) // most)
-    size = -(-len(scripts) // count)
-    for start in range(0, len(scripts), size):
-        batch = scripts[start : start + size]
+    count = -(-len(stories) // most)
+    size = -(-len(stories) // count)
+    for start in range(0, len(stories), size):
+        batch = stories[start : start + size]
         yield batch + batch[-1:] * (size - len(batch)), len(batch)
 
 
 def _film_together(
     networks: Networks,
-    shoot: Shoot,
+    setup: EvalSetup,
     sample: SampleConfig,
     unprompted: jax.Array,
-    scripts: Sequence[Script],
+    stories: Sequence[EvalStory],
 ) -> list[Film]:
-    plans = [plan_film(networks, shoot, script) for script in scripts]
-    negative = jnp.broadcast_to(unprompted, (len(scripts), 1, *unprompted.shape))
+    plans = [plan_film(networks, setup, story) for story in stories]
+    negative = jnp.broadcast_to(unprompted, (len(stories), 1, *unprompted.shape))
     seen: list[Pixels] = []
     shown: list[np.ndarray] = []
     for shot, together in enumerate(zip(*plans, strict=True)):
-        if shot < shoot.given:
-            frames = np.stack([shoot.true_shot(script.spec, shot) for script in scripts])
+        if shot < setup.reference_shots:
+            frames = np.stack([setup.true_shot(story.spec, shot) for story in stories])
             seen.append(decode_shots(networks, encode_shots(networks, frames)))
             shown.append(frames)
             continue
         latents = _sample(
             networks.dit,
             networks.config.dit,
-            _conditioning(networks, shoot, together, seen),
+            _conditioning(networks, setup, together, seen),
             negative,
-            _noise(networks, shoot, together),
+            _noise(networks, setup, together),
             sample=sample,
             compute=networks.compute,
         )
@@ -133,7 +134,7 @@ def _sample(
 
 
 def _conditioning(
-    networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan], seen: Sequence[Pixels]
+    networks: Networks, setup: EvalSetup, plans: Sequence[ShotPlan], seen: Sequence[Pixels]
 ) -> Conditioning:
     """What a shot of each story is made from; all are the same shot of films of one length."""
     frames, budget = plans[0].context, networks.config.rollout.window.context
@@ -141,7 +142,7 @@ def _conditioning(
         images = jnp.stack([seen[f.rope_shot][:, f.source.frame] for f in frames], axis=1)
         context = _encode_images(networks.vae, networks.config.vae, images)
     else:
-        context = jnp.zeros((len(plans), budget, *_place_shape(networks, shoot)))
+        context = jnp.zeros((len(plans), budget, *_place_shape(networks, setup)))
     context_shots = jnp.asarray([frame.rope_shot for frame in frames] or [0] * budget)
     return Conditioning(
         context=context,
@@ -151,17 +152,17 @@ def _conditioning(
     )
 
 
-def _noise(networks: Networks, shoot: Shoot, plans: Sequence[ShotPlan]) -> Latents:
+def _noise(networks: Networks, setup: EvalSetup, plans: Sequence[ShotPlan]) -> Latents:
     """Each story's own noise, whoever it is filmed with: the whole shot is one chunk, one step."""
-    frames = networks.config.vae.latent_frames(shoot.video_frames)
-    shape = (1, frames, *_place_shape(networks, shoot))
+    frames = networks.config.vae.latent_frames(setup.video_frames)
+    shape = (1, frames, *_place_shape(networks, setup))
     draws = [chunk_noise(p.seed, p.noise_shot, 0, 0, steps=1, shape=shape)[0] for p in plans]
     return jnp.concatenate(draws)
 
 
-def _place_shape(networks: Networks, shoot: Shoot) -> tuple[int, int, int]:
+def _place_shape(networks: Networks, setup: EvalSetup) -> tuple[int, int, int]:
     """Rows, columns and channels of a latent frame."""
-    return *networks.config.latent_grid(shoot.size), networks.config.dit.latent_channels
+    return *networks.config.latent_grid(setup.size), networks.config.dit.latent_channels
 
 
 _encode_images = jax.jit(encode_images, static_argnames="config")

@@ -11,8 +11,6 @@ Running positions leave the trained range after T chunks: the miniature's pictur
 chunk 14 of a take whose model was trained on 2.
 """
 
-import jax.numpy as jnp
-
 from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.cache import KeyValue, ShotCache, write_chunk
 from shotstream_jax.models.dit_config import DiTConfig
@@ -57,7 +55,7 @@ def turn_back(cache: ShotCache, *, config: DiTConfig) -> ShotCache:
     the key that its token would have at the lower number. Values carry no position.
     """
     chunk = cache.window.chunk * cache.frame_tokens
-    held = dequantise(cache.local, jnp.float32)
+    held = dequantise(cache.local)
     keys = rotate_keys_in_time(held.key[:, :, chunk:], -cache.window.chunk, config.head_dim)
     # From chunk 0 on; the last chunk's slots keep old values until the next chunk is written there.
     return write_chunk(cache, KeyValue(key=keys, value=held.value[:, :, chunk:]), 0)

@@ -8,7 +8,7 @@ import tyro
 from PIL import Image
 
 from shotstream_jax.cli.evaluate import evaluate
-from shotstream_jax.cli.evaluate_options import Evaluate, command_line
+from shotstream_jax.evaluation.options import EvalOptions, command_line
 
 SMALL = ("--stories", "2", "--shots", "2", "--size", "32", "48", "--video-frames", "9")
 
@@ -69,7 +69,7 @@ def test_what_was_measured_is_told(document):
 def test_the_command_makes_the_same_again(document, folder):
     program, verb, *options = document["command"]
     assert (program, verb) == ("shotstream", "eval")
-    again = tyro.cli(Evaluate, args=options)
+    again = tyro.cli(EvalOptions, args=options)
     assert (again.stories, again.seed, again.output) == (2, 3, folder)
     assert command_line(again) == document["command"]
 

@@ -5,11 +5,12 @@ import pathlib
 
 import pytest
 
-from shotstream_jax.cli.evaluate_options import Evaluate, command_line
-from shotstream_jax.cli.table import Row, Table, find_table, make_table, markdown, stored
+from shotstream_jax.cli.table import find_table, make_table, stored
+from shotstream_jax.evaluation.options import EvalOptions, command_line
+from shotstream_jax.evaluation.table import Row, Table, markdown
 
 ROWS = tuple(
-    Row(name=name, experiment=pathlib.Path(f"{file}.py"), judged=Evaluate(stories=3))
+    Row(name=name, experiment=pathlib.Path(f"{file}.py"), options=EvalOptions(stories=3))
     for name, file in (("As it is", "one"), ("no context, at all", "two"))
 )
 
@@ -24,16 +25,16 @@ def file(tmp_path):
     path = tmp_path / "table.py"
     path.write_text(
         "import pathlib\n"
-        "from shotstream_jax.cli.evaluate_options import Evaluate\n"
-        "from shotstream_jax.cli.table import Row, Table\n"
+        "from shotstream_jax.evaluation.options import EvalOptions\n"
+        "from shotstream_jax.evaluation.table import Row, Table\n"
         "config = Table(\n"
         f"    output=pathlib.Path({str(tmp_path / 'out')!r}),\n"
         "    columns={'carry_over': 'carry-over', 'drift': 'drift'},\n"
         "    before=(pathlib.Path('zero.py'),),\n"
         "    rows=(\n"
-        "        Row(name='As it is', experiment=pathlib.Path('one.py'), judged=Evaluate()),\n"
+        "        Row(name='As it is', experiment=pathlib.Path('one.py'), options=EvalOptions()),\n"
         "        Row(name='no context', experiment=pathlib.Path('two.py'),\n"
-        "            judged=Evaluate(no_context=True)),\n"
+        "            options=EvalOptions(no_context=True)),\n"
         "    ),\n"
         ")\n"
     )
@@ -83,12 +84,12 @@ def test_a_training_that_does_not_finish_ends_it(file, tmp_path):
 
 
 def test_what_was_judged_by_the_same_command_is_kept(tmp_path):
-    args = Evaluate(stories=3, output=tmp_path)
+    args = EvalOptions(stories=3, output=tmp_path)
     assert stored(tmp_path, command_line(args)) is None
     document = {**found(0.5), "command": command_line(args)}
     (tmp_path / "metrics.json").write_text(json.dumps(document))
     assert stored(tmp_path, command_line(args)) == document
-    assert stored(tmp_path, command_line(Evaluate(stories=4, output=tmp_path))) is None
+    assert stored(tmp_path, command_line(EvalOptions(stories=4, output=tmp_path))) is None
 
 
 def test_a_table_is_found_by_name_or_by_path():

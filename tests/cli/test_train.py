@@ -68,7 +68,7 @@ def test_a_run_is_not_written_over_unasked(experiment):
 def test_exit_status_says_what_stopped_it(experiment, monkeypatch, number, status, capsys):
     real = loop.train
 
-    def interrupted(config, *, existing, watch, look):
+    def interrupted(config, *, existing, watch):
         del watch
         signals = iter([number])
 
@@ -76,7 +76,7 @@ def test_exit_status_says_what_stopped_it(experiment, monkeypatch, number, statu
             for number in signals:
                 signal.raise_signal(number)
 
-        return real(config, existing=existing, watch=once, look=look)
+        return real(config, existing=existing, watch=once)
 
     monkeypatch.setattr(loop, "train", interrupted)
     assert train([str(experiment)]) == status

@@ -10,7 +10,7 @@ import pytest
 
 from shotstream_jax.evaluation.films import (
     count_chunks,
-    draw_scripts,
+    draw_stories,
     plan_film,
     reconstructed_films,
     true_films,
@@ -20,22 +20,22 @@ from shotstream_jax.story import FrameRef
 from shotstream_jax.storyworld.render import render_shot
 
 
-def true_film(shoot, script):
-    shots = range(len(script.spec.shots))
-    return [render_shot(script.spec, k, video_frames=5, picture=shoot.picture) for k in shots]
+def true_film(setup, story):
+    shots = range(len(story.spec.shots))
+    return [render_shot(story.spec, k, video_frames=5, picture=setup.picture) for k in shots]
 
 
 def test_numbers_of_shots_take_turns_and_neighbours_are_alike():
-    scripts = draw_scripts(7, (4, 2, 3))
-    assert [len(script.spec.shots) for script in scripts] == [2, 2, 3, 3, 4, 4, 4]
+    stories = draw_stories(7, (4, 2, 3))
+    assert [len(story.spec.shots) for story in stories] == [2, 2, 3, 3, 4, 4, 4]
 
 
 def test_a_story_does_not_depend_on_how_many_are_drawn():
-    few, many = draw_scripts(3, (3, 2), seed=4), draw_scripts(9, (3, 2), seed=4)
-    assert all(script in many for script in few)
-    assert len({script.seed for script in many}) == 9
-    assert draw_scripts(3, (3, 2), seed=5) != few
-    assert draw_scripts(3, (3, 2), seed=4, split="validation") != few
+    few, many = draw_stories(3, (3, 2), seed=4), draw_stories(9, (3, 2), seed=4)
+    assert all(story in many for story in few)
+    assert len({story.seed for story in many}) == 9
+    assert draw_stories(3, (3, 2), seed=5) != few
+    assert draw_stories(3, (3, 2), seed=4, split="validation") != few
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_story_does_not_depend_on_how_many_are_drawn():
 )
 def test_stories_that_there_are_not(stories, shots, seed, message):
     with pytest.raises(ValueError, match=message):
-        draw_scripts(stories, shots, seed=seed)
+        draw_stories(stories, shots, seed=seed)
 
 
 @pytest.mark.parametrize(("video_frames", "chunks"), [(5, 1), (13, 2), (21, 3)])
@@ -69,47 +69,47 @@ def seen(plan):
     return tuple(FrameRef(frame.rope_shot, frame.source.frame) for frame in plan.context)
 
 
-def test_plans_see_earlier_shots(networks, shoot, script):
-    plans = plan_film(networks, shoot, script)
+def test_plans_see_earlier_shots(networks, setup, story):
+    plans = plan_film(networks, setup, story)
     assert [plan.rope_shot for plan in plans] == [1, 1, 2]
     assert plans[0].context == ()
     assert seen(plans[2]) == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 4))
     assert {(plan.seed, plan.chunks) for plan in plans} == {(5, 1)}
 
 
-def test_plans_without_context_are_those_of_first_shots(networks, shoot, script):
-    plans = plan_film(networks, dataclasses.replace(shoot, context=False), script)
+def test_plans_without_context_are_those_of_first_shots(networks, setup, story):
+    plans = plan_film(networks, dataclasses.replace(setup, context=False), story)
     assert {(plan.rope_shot, plan.context) for plan in plans} == {(1, ())}
     assert [plan.index for plan in plans] == [0, 1, 2]
 
 
-def test_plans_see_the_frames_of_their_policy(networks, shoot, script):
+def test_plans_see_the_frames_of_their_policy(networks, setup, story):
     first, ends = (
-        seen(plan_film(networks, dataclasses.replace(shoot, policy=policy), script)[2])
+        seen(plan_film(networks, dataclasses.replace(setup, policy=policy), story)[2])
         for policy in ("first", "ends")
     )
     assert first == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 0))
     assert ends == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 4))
 
 
-def test_context_may_read_the_caption_of_the_new_shot(networks, shoot, script):
-    target = dataclasses.replace(shoot, captions="target")
-    own, told = (plan_film(networks, how, script)[2] for how in (shoot, target))
+def test_context_may_read_the_caption_of_the_new_shot(networks, setup, story):
+    target = dataclasses.replace(setup, captions="target")
+    own, replaced = (plan_film(networks, each, story)[2] for each in (setup, target))
     assert len({own.caption, *(frame.caption for frame in own.context)}) == 3
-    assert {frame.caption for frame in told.context} == {own.caption}
+    assert {frame.caption for frame in replaced.context} == {own.caption}
 
 
-def test_true_films_are_what_the_spec_says(shoot, script):
-    [film] = true_films(shoot)([script])
-    np.testing.assert_array_equal(film, true_film(shoot, script))
+def test_true_films_are_what_the_spec_says(setup, story):
+    [film] = true_films(setup)([story])
+    np.testing.assert_array_equal(film, true_film(setup, story))
 
 
-def test_reconstructed_films_went_through_the_autoencoder(networks, shoot, script):
+def test_reconstructed_films_went_through_the_autoencoder(networks, setup, story):
     @functools.partial(jax.jit, static_argnums=1)
     def through(params, config, frames):
         latents = encode(params, config, frames.astype(jnp.float32) / 127.5 - 1)
         return jnp.round((jnp.clip(decode(params, config, latents), -1, 1) + 1) * 127.5)
 
-    [film] = reconstructed_films(networks, shoot)([script])
-    expected = through(networks.vae, networks.config.vae, np.stack(true_film(shoot, script)))
+    [film] = reconstructed_films(networks, setup)([story])
+    expected = through(networks.vae, networks.config.vae, np.stack(true_film(setup, story)))
     np.testing.assert_allclose(film, expected, atol=1)

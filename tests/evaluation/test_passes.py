@@ -4,33 +4,35 @@ import dataclasses
 
 import pytest
 
-from shotstream_jax.evaluation.films import Shoot, draw_scripts, true_films
+from shotstream_jax.evaluation.films import EvalSetup, draw_stories, true_films
 from shotstream_jax.evaluation.passes import plan_passes, run_passes
 from shotstream_jax.storyworld.attributes import HIDDEN, NAMED
 from shotstream_jax.storyworld.geometry import Picture
 
-SHOOT = Shoot(picture=Picture(height=48, width=80), video_frames=13)
+SETUP = EvalSetup(picture=Picture(height=48, width=80), video_frames=13)
 
 
 @pytest.fixture(scope="module")
-def scripts():
-    return draw_scripts(4, (4, 2), seed=3)
+def stories():
+    return draw_stories(4, (4, 2), seed=3)
 
 
-def habitual(shoot):
+def habitual(setup):
     """Films as they are asked for, always with a white trim under an azure sky."""
 
-    def make(scripts):
-        for script in scripts:
-            own = dataclasses.replace(script.spec, trim="white", sky="azure")
-            specs = [script.spec if k < shoot.given else own for k in range(len(own.shots))]
-            yield tuple(shoot.true_shot(spec, k) for k, spec in enumerate(specs))
+    def make(stories):
+        for story in stories:
+            own = dataclasses.replace(story.spec, trim="white", sky="azure")
+            specs = [
+                story.spec if k < setup.reference_shots else own for k in range(len(own.shots))
+            ]
+            yield tuple(setup.true_shot(spec, k) for k, spec in enumerate(specs))
 
     return make
 
 
-def test_true_films_score_full_marks(scripts):
-    found = run_passes(true_films, {"own": SHOOT}, scripts)
+def test_true_films_score_full_marks(stories):
+    found = run_passes(true_films, {"own": SETUP}, stories)
     for metric in ("prompt_accuracy", "carry_over", "cut_accuracy", "identity"):
         assert found.metrics[metric].value == 1, metric
     assert found.metrics["motion"].value > 0.95
@@ -39,15 +41,15 @@ def test_true_films_score_full_marks(scripts):
     assert found.metrics["carry_over_chance"].value == 0.25
     parts = {name.partition("/")[2] for name in found.metrics if name.startswith("prompt")}
     assert parts == {"", *NAMED}
-    shots = sum(len(script.spec.shots) for script in scripts)
+    shots = sum(len(story.spec.shots) for story in stories)
     assert found.frames == 13 * shots
 
 
-def test_a_habit_is_not_taken_for_a_memory(scripts):
-    found = run_passes(habitual, plan_passes(SHOOT, given=1), scripts)
+def test_a_habit_is_not_taken_for_a_memory(stories):
+    found = run_passes(habitual, plan_passes(SETUP, given=1), stories)
     assert found.metrics["prompt_accuracy"].value == 1
     assert found.metrics["carry_over_own"].value == 1
-    specs = [script.spec for script in scripts for _ in script.spec.shots[1:]]
+    specs = [story.spec for story in stories for _ in story.spec.shots[1:]]
     lucky = {"trim": "white", "sky": "azure"}
     for hidden in HIDDEN:
         share = sum(getattr(spec, hidden) == lucky[hidden] for spec in specs) / len(specs)
@@ -57,20 +59,20 @@ def test_a_habit_is_not_taken_for_a_memory(scripts):
 
 
 def test_passes_are_no_more_than_are_needed():
-    blind = dataclasses.replace(SHOOT, context=False)
-    assert plan_passes(SHOOT, 2) == {
-        "own": SHOOT,
-        "given": dataclasses.replace(SHOOT, given=2),
-        "no_context": dataclasses.replace(SHOOT, given=2, context=False),
+    blind = dataclasses.replace(SETUP, context=False)
+    assert plan_passes(SETUP, 2) == {
+        "own": SETUP,
+        "given": dataclasses.replace(SETUP, reference_shots=2),
+        "no_context": dataclasses.replace(SETUP, reference_shots=2, context=False),
     }
-    assert list(plan_passes(SHOOT, 0)) == ["own", "no_context"]
+    assert list(plan_passes(SETUP, 0)) == ["own", "no_context"]
     assert list(plan_passes(blind, 1)) == ["own", "given"]
 
 
-def test_every_film_is_told_of_once(scripts):
+def test_every_film_is_told_of_once(stories):
     told = []
-    passes = {"own": SHOOT, "given": dataclasses.replace(SHOOT, given=1)}
-    run_passes(true_films, passes, scripts[:2], watch=told.append)
+    passes = {"own": SETUP, "given": dataclasses.replace(SETUP, reference_shots=1)}
+    run_passes(true_films, passes, stories[:2], watch=told.append)
     assert [(at.part, at.story, at.done) for at in told] == [
         ("oracle", 0, 1),
         ("oracle", 1, 2),
@@ -85,10 +87,10 @@ def test_every_film_is_told_of_once(scripts):
 
 
 @pytest.mark.parametrize("given", [-1, 2])
-def test_a_shot_must_be_left_to_score(scripts, given):
-    def bind(shoot):
+def test_a_shot_must_be_left_to_score(stories, given):
+    def bind(setup):
         raise AssertionError
 
     message = f"{given} shots are to be given in stories of 2; give 0 to 1"
     with pytest.raises(ValueError, match=message):
-        run_passes(bind, {"given": dataclasses.replace(SHOOT, given=given)}, scripts)
+        run_passes(bind, {"given": dataclasses.replace(SETUP, reference_shots=given)}, stories)

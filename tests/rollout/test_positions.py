@@ -75,7 +75,7 @@ def test_turned_keys_are_those_of_the_numbers_below(networks, in_int8):
         key = at(raw(chunk, window.chunk), first, window.chunk)
         cache = write_chunk(cache, kv(key, raw(10 + chunk, window.chunk)), chunk)
 
-    turned = dequantise(turn_back(cache, config=config).kv, jnp.float32)
+    turned = dequantise(turn_back(cache, config=config).kv)
     start, step = window.context * TOKENS, window.chunk * TOKENS
     atol = 0.1 if in_int8 else 1e-5
     np.testing.assert_allclose(turned.key[:, :, :start], context.key, atol=atol)

@@ -46,7 +46,7 @@ from shotstream_jax.train.engine.run_folder import (
     opened,
     refuse_other,
 )
-from shotstream_jax.train.engine.stage import Look, Scores, Stage, Training
+from shotstream_jax.train.engine.stage import Scores, Stage, Training
 
 _COUNTS = ("skipped", "skipped_in_row")
 _STOPPING = (signals.SIGTERM, signals.SIGINT)
@@ -111,7 +111,6 @@ def train(
     *,
     existing: Existing = "refuse",
     watch: Watch = ignore,
-    look: Look | None = None,
 ) -> Outcome:
     """Run a stage to its end, or until SIGTERM, Ctrl-C or divergence.
 
@@ -119,7 +118,6 @@ def train(
       training: the settings.
       existing: what to do about a run that is there already.
       watch: called after every step.
-      look: films with a model in training and scores it, when the stage has one.
 
     Raises:
       ValueError: settings, data, checkpoints or a folder that do not fit together; or trained
@@ -129,7 +127,7 @@ def train(
     mesh = mesh_of(training.mesh)
     stage = training.stage(mesh)
     with opened(training, existing) as folder, stop_signals() as stop:
-        run = _Run(training, stage, mesh, folder, watch, look)
+        run = _Run(training, stage, mesh, folder, watch)
         try:
             while run.step < training.steps and not stop and run.dump is None:
                 run.advance()
@@ -154,11 +152,8 @@ class _Run:
         mesh: Mesh,
         folder: pathlib.Path,
         watch: Watch,
-        look: Look | None,
     ) -> None:
         self._training, self._stage, self._folder, self._watch = training, stage, folder, watch
-        self._look = look
-        self._candidate = stage.candidate() if look and stage.candidate else None
         self._programs = build_programs(stage, training, mesh)
         self._store = Store(folder, training.keep)
         self._batches = stage.batches()
@@ -187,6 +182,8 @@ class _Run:
         self._unread: tuple[int, Batch, Any] | None = None
         self._meter = RateMeter()
         self._rate: float | None = None
+        # Last: what training cannot begin without is refused before what validation lacks.
+        self._validate_networks = stage.validation()
 
     def advance(self) -> None:
         """Dispatch a step; then read metrics, validate and save where that is due."""
@@ -265,9 +262,7 @@ class _Run:
         pictures = self._folder / VALIDATION
         pictures.mkdir(exist_ok=True)
         networks = {**self._frozen, **self._state.export_params}
-        scores = self._stage.validate(networks, pictures, self.step)
-        if self._look and self._candidate:
-            scores = {**scores, **self._look(self._candidate, networks, pictures, self.step)}
+        scores = self._validate_networks(networks, pictures, self.step)
         if scores:
             self._validation.write(self.step, scores)
             self._report(self.step, {}, scores=scores)

@@ -8,7 +8,7 @@ from shotstream_jax.train.engine import dataset_job, loop
 from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.loop import Outcome, Watch, ignore
 from shotstream_jax.train.engine.run_folder import EXPORT, Existing, refuse_other, stored_facts
-from shotstream_jax.train.engine.stage import Look, Training
+from shotstream_jax.train.engine.stage import Training
 
 Experiment = Training | DatasetJob
 
@@ -35,7 +35,6 @@ def run(
     *,
     existing: Existing = "refuse",
     watch: Watch = ignore,
-    look: Look | None = None,
 ) -> Outcome:
     """Train a network or compute a dataset; see `loop.train` for the arguments.
 
@@ -45,7 +44,7 @@ def run(
     """
     if isinstance(experiment, DatasetJob):
         return dataset_job.build_dataset(experiment, existing=existing, watch=watch)
-    return loop.train(experiment, existing=existing, watch=watch, look=look)
+    return loop.train(experiment, existing=existing, watch=watch)
 
 
 def is_done(experiment: Experiment) -> bool:

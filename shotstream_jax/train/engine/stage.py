@@ -8,19 +8,15 @@ import abc
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 from jax.sharding import Mesh
 
-from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.train.engine.objective import Batch, Networks, Objective
 from shotstream_jax.typing import Array, Key, PyTree
 
 Scores = Mapping[str, float]
-
-Role = Literal["student", "teacher"]
-"""How a transformer films: chunk by chunk in few steps, or whole shots in many."""
 
 
 @runtime_checkable
@@ -62,32 +58,11 @@ def random_weights(init: Callable[[Key[Array, ""]], Any], seed: int) -> Weights:
     )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A transformer in training as the model that it would be, for films to look at.
-
-    Attributes:
-      role: how it films.
-      model: puts it together with the networks that it films with.
-      size: height and width of its films, in pixels.
-      video_frames: of a shot.
-      guidance: of a teacher.
-      stories: films to look at.
-    """
-
-    role: Role
-    model: Callable[[Networks], FilmNetworks]
-    size: tuple[int, int]
-    video_frames: int
-    guidance: float
-    stories: int
+Validate = Callable[[Networks, pathlib.Path, int], Scores]
+"""`(networks, folder, step) -> scores`; may leave pictures in the folder, named by the step."""
 
 
-Look = Callable[[Candidate, Networks, pathlib.Path, int], Scores]
-"""Scores of films that a candidate makes after a step; leaves pictures in a folder."""
-
-
-def _never(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+def _no_scores(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
     return {}
 
 
@@ -103,12 +78,11 @@ class Stage:
       network_for_step: the network that a step trains; steps count from 0.
       carry: shapes of what one step passes to the next; zeros at first.
       batch_shapes: shapes of a batch, where all have the same: to lower programs without data.
-      candidate: what to film with after a step, where there is a model to film with.
-      validate: looks at the networks after a step; may leave pictures in the folder, named by the
-        step, and returns scores.
+      validation: opens what validation needs, such as checkpoints, and returns the function that
+        scores the networks after a step.
       finish: makes what the next stage starts from, in a folder that is not there yet.
 
-    `validate` and `finish` are given every network, running means where there are any. `finish`
+    The validation and `finish` are given every network, running means where there are any. `finish`
     raises a ValueError if the networks are not good enough for a next stage.
     """
 
@@ -119,8 +93,7 @@ class Stage:
     frozen: Mapping[str, Weights] = dataclasses.field(default_factory=dict)
     carry: PyTree[Any] = ()
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
-    candidate: Callable[[], Candidate] | None = None
-    validate: Callable[[Networks, pathlib.Path, int], Scores] = _never
+    validation: Callable[[], Validate] = lambda: _no_scores
     finish: Callable[[Networks, pathlib.Path], Scores]
 
 

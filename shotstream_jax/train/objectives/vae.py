@@ -18,7 +18,7 @@ from jax.typing import DTypeLike
 from shotstream_jax.models.vae import decode, encode_moments, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.engine.objective import Report, Scored
-from shotstream_jax.typing import Array, Float, Key, Latents, Params, Pixels, UInt8
+from shotstream_jax.typing import Array, Float, Key, Latents, Params, Pixels
 
 _LARGEST_LOG_VARIANCE = 20.0
 
@@ -64,16 +64,6 @@ def vae_loss(
     }
     total = parts["pixels"] + loss.edges * parts["edges"] + loss.divergence * parts["divergence"]
     return total, Report(metrics={**parts, "psnr": peak_ratio(jnp.square(wrong).mean())})
-
-
-def to_pixels(frames: UInt8[Array, "batch video_frame height width 3"]) -> Pixels:
-    """Colours in [0, 255] to [-1, 1]."""
-    return frames.astype(jnp.float32) / 127.5 - 1
-
-
-def to_frames(pixels: Pixels) -> UInt8[Array, "batch video_frame height width 3"]:
-    """Colours in [-1, 1] to whole numbers in [0, 255]; what lies outside is cut off."""
-    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def peak_ratio(square_error: Float[Array, "*many"]) -> Float[Array, "*many"]:

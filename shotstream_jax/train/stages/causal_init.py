@@ -63,7 +63,7 @@ class CausalInitTraining(TransformerTraining):
             batches=self._batches,
             batch_shapes={**self.shapes.conditioning(), "trajectory": self.shapes.latents(states)},
             network_for_step=lambda step: "generator",
-            candidate=lambda: self.candidate(
+            validation=lambda: self.film_validation(
                 "student", self.teacher, lambda networks: networks["generator"], compute
             ),
             finish=functools.partial(self.export, self.teacher, "generator"),

@@ -98,8 +98,9 @@ class InterShotTraining(DistillationTraining):
         """
         if math.gcd(self.generator_every, self.shots) != 1:
             raise ValueError(
-                f"A generator step every {self.generator_every} and stories of {self.shots} shots have a "
-                "common divisor: some shots would never train it; change generator_every or shots."
+                f"A generator step every {self.generator_every} and stories of {self.shots} shots "
+                "have a common divisor: some shots would never train it; change generator_every or "
+                "shots."
             )
         vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
         compute = self.compute.on(mesh, self.dit.head_dim)
@@ -125,7 +126,7 @@ class InterShotTraining(DistillationTraining):
             },
             carry=self.shapes.latents(self.shots, frames=len(story.frames)),
             network_for_step=self.network_for_step,
-            candidate=lambda: self.candidate(
+            validation=lambda: self.film_validation(
                 "student",
                 self.generator,
                 jax.jit(functools.partial(self.whole, name="generator")),

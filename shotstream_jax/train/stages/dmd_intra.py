@@ -235,7 +235,7 @@ class IntraShotTraining(DistillationTraining):
             batches=self._batches,
             batch_shapes={**self.shapes.shots(), **self.negative_shapes()},
             network_for_step=self.network_for_step,
-            candidate=lambda: self.candidate(
+            validation=lambda: self.film_validation(
                 "student", self.generator, lambda networks: networks["generator"], compute
             ),
             finish=functools.partial(self.export, self.generator, "generator"),

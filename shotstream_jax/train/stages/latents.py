@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from shotstream_jax.data.latent_films import KIND, reference_frames
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.sources import FilmSource, RecordSource
+from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae import encode, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.sharding import each_sample, sample_sharding
@@ -29,7 +30,6 @@ from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, S
 from shotstream_jax.train.engine.objective import Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights, stored_config
-from shotstream_jax.train.objectives.vae import to_pixels
 from shotstream_jax.typing import Array, Float, UInt8
 
 Encoded = tuple[Float[Array, "frame row col chan"], Float[Array, "reference row col chan"]]
@@ -155,6 +155,6 @@ def _encode_shot(
     networks: Networks,
     shot: UInt8[Array, "video_frame height width 3"],
 ) -> Encoded:
-    vae, pixels = networks["vae"], to_pixels(shot[None])
+    vae, pixels = networks["vae"], frames_to_pixels(shot[None])
     pictures = encode_images(vae, config, pixels[:, jnp.asarray(references)])
     return encode(vae, config, pixels)[0], pictures[0]

@@ -70,7 +70,7 @@ class TeacherTraining(TransformerTraining):
             batches=self._batches,
             batch_shapes=self.shapes.shots(),
             network_for_step=lambda step: "teacher",
-            candidate=lambda: self.candidate(
+            validation=lambda: self.film_validation(
                 "teacher", self.start, lambda networks: networks["teacher"], compute
             ),
             finish=functools.partial(self.export, self.start, "teacher"),

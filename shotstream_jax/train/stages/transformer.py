@@ -14,14 +14,18 @@ from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.loader import Films, LoaderConfig, make_loader
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.data.transforms import Transform
+from shotstream_jax.evaluation.films import EvalSetup
+from shotstream_jax.evaluation.generators import TransformerRole
+from shotstream_jax.evaluation.validation_films import ValidationFilms, validate_films
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
+from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.train.engine.objective import Batch, Networks
-from shotstream_jax.train.engine.stage import Batches, Candidate, Role, Scores, Training
+from shotstream_jax.train.engine.stage import Batches, Scores, Training, Validate
 from shotstream_jax.train.engine.weights import export_model, stored_config, training_facts
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
 from shotstream_jax.train.stages.batching import encode_caption_ids
@@ -139,14 +143,14 @@ class TransformerTraining(Training):
         )
         return iter(make_loader([films], transform, config))
 
-    def candidate(
+    def film_validation(
         self,
-        role: Role,
+        role: TransformerRole,
         source: pathlib.Path,
         transformer: Callable[[Networks], Params],
         compute: Compute,
-    ) -> Candidate:
-        """The model that the transformer makes with the other networks of a checkpoint.
+    ) -> Validate:
+        """Validation by films: the transformer in training with the other networks of a checkpoint.
 
         Raises:
           FileNotFoundError: no checkpoint, or one without a tokenizer.
@@ -159,7 +163,7 @@ class TransformerTraining(Training):
             text_tokens=self.dit.text_tokens,
             dtype=compute.dtype,
         )
-        film = FilmNetworks(
+        fixed = FilmNetworks(
             config=ModelConfig(dit=self.dit, vae=vae, text=self.text, rollout=self.rollout),
             dit={},
             vae=load_network(source, "vae", dtype=jnp.float32),
@@ -168,14 +172,20 @@ class TransformerTraining(Training):
             decode_dtype=compute.dtype,
         )
         stride = vae.spatial_stride
-        return Candidate(
+        picture = Picture(height=self.clip.rows * stride, width=self.clip.cols * stride)
+        films = ValidationFilms(
             role=role,
-            model=lambda networks: dataclasses.replace(film, dit=transformer(networks)),
-            size=(self.clip.rows * stride, self.clip.cols * stride),
-            video_frames=vae.video_frames(self.clip.frames),
-            guidance=self.guidance,
+            setup=EvalSetup(picture=picture, video_frames=vae.video_frames(self.clip.frames)),
             stories=self.validation_stories,
+            guidance=self.guidance,
         )
+
+        def validate(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+            film = dataclasses.replace(fixed, dit=transformer(networks))
+            sheet = folder / f"step_{step:06d}.png"
+            return validate_films(film, films, sheet, title=f"{role} after step {step}")
+
+        return validate
 
     def export(
         self,

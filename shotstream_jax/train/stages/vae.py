@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.models.compute import FORMATS
+from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
@@ -29,7 +30,7 @@ from shotstream_jax.train.engine.weights import (
     stored_config,
     training_facts,
 )
-from shotstream_jax.train.objectives.vae import VAELoss, init_inflated, to_pixels, vae_loss
+from shotstream_jax.train.objectives.vae import VAELoss, init_inflated, vae_loss
 from shotstream_jax.train.stages.clips import Phase, PhasedClips, phase_ends
 from shotstream_jax.train.stages.vae_score import (
     Reconstruct,
@@ -102,7 +103,7 @@ class VAETraining(Training):
             weights={"vae": self._weights()},
             batches=lambda: PhasedClips(films, self.phases, self.steps, self.seed),
             network_for_step=lambda step: "vae",
-            validate=functools.partial(self._validate, reconstruct),
+            validation=lambda: functools.partial(self._validate, reconstruct),
             finish=functools.partial(self._finish, reconstruct),
         )
 
@@ -143,7 +144,7 @@ class VAETraining(Training):
         )
 
     def _loss(self, params: Any, inputs: Inputs) -> Scored:
-        pixels = to_pixels(inputs.batch["pixels"])
+        pixels = frames_to_pixels(inputs.batch["pixels"])
         keys, dtype = inputs.chance.samples, FORMATS[self.compute]
         return vae_loss(params, self.raw, pixels, keys, loss=self.loss, dtype=dtype)
 

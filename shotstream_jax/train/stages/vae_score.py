@@ -11,13 +11,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from shotstream_jax.files import atomic_file
+from shotstream_jax.models.pixels import frames_to_pixels, pixels_to_frames
 from shotstream_jax.models.vae import decode, encode, encode_moments
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.storyworld.attributes import ATTRIBUTES
 from shotstream_jax.storyworld.oracle import observe_shot
 from shotstream_jax.storyworld.source import WorldFilm, WorldSource
 from shotstream_jax.storyworld.spec import true_value
-from shotstream_jax.train.objectives.vae import peak_ratio, to_frames, to_pixels
+from shotstream_jax.train.objectives.vae import peak_ratio
 from shotstream_jax.typing import Array, HostFrames, Params
 
 Reconstruct = Callable[[Params, HostFrames], HostFrames]
@@ -32,8 +33,8 @@ def reconstructor(config: VAEConfig) -> Reconstruct:
     def through(
         params: Params, frames: UInt8[Array, "video_frame height width 3"]
     ) -> UInt8[Array, "video_frame height width 3"]:
-        latents = encode(params, config, to_pixels(frames[None]))
-        return to_frames(decode(params, config, latents))[0]
+        latents = encode(params, config, frames_to_pixels(frames[None]))
+        return pixels_to_frames(decode(params, config, latents))[0]
 
     return lambda params, frames: np.asarray(through(params, jnp.asarray(frames)))
 
@@ -74,7 +75,7 @@ def latent_statistics(
     sums = np.zeros((2, config.latent_channels))
     count = 0
     for film in _films(source):
-        mean, _ = moments(params, pixels=to_pixels(jnp.asarray(film.frames(0))[None]))
+        mean, _ = moments(params, pixels=frames_to_pixels(jnp.asarray(film.frames(0))[None]))
         values = np.asarray(mean, np.float64).reshape(-1, config.latent_channels)
         sums += values.sum(0), np.square(values).sum(0)
         count += len(values)

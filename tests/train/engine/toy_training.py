@@ -86,7 +86,7 @@ class ToyTraining(Training):
             network_for_step=lambda step: "hound" if step % 3 == 0 else "hare",
             batches=lambda: Counting(self.bad),
             carry=jax.ShapeDtypeStruct((BATCH, 3), jnp.float32),
-            validate=self._validate,
+            validation=lambda: self._validate,
             finish=self._finish,
         )
 

@@ -11,11 +11,11 @@ import pytest
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.sources import RecordSource
+from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae import encode, encode_images, init_vae
 from shotstream_jax.storyworld.builder import StoryWorld, StoryWorldConfig
 from shotstream_jax.train.engine.dataset_job import build_dataset
 from shotstream_jax.train.engine.weights import model_document, training_facts
-from shotstream_jax.train.objectives.vae import to_pixels
 from tests.train import miniature
 
 WIDE, LONG = 80, 9
@@ -53,7 +53,7 @@ def test_films_on_disk_are_encoded_in_their_own_size(params, records, tmp_path):
 
     @jax.jit
     def encoded(shot):
-        pixels = to_pixels(shot[None])
+        pixels = frames_to_pixels(shot[None])
         pictures = encode_images(params, miniature.VAE, pixels[:, jnp.asarray(frames)])
         return encode(params, miniature.VAE, pixels)[0], pictures[0]
 

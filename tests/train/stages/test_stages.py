@@ -141,3 +141,18 @@ def count_frames(folder) -> int:
     frames = [np.asarray(piece.frames) for piece in stream_story(model.networks, story)]
     assert all(part.shape[1:] == (HEIGHT, WIDTH, 3) for part in frames)
     return sum(len(part) for part in frames)
+
+
+@pytest.mark.parametrize("stage", [miniature.teacher, miniature.inter], ids=name_of)
+def test_a_run_is_validated_by_films_of_its_role(trained, stage):
+    folder = trained / f"{stage.__name__}_validated"
+    scores = []
+
+    def watch(progress):
+        scores.append(progress.scores)
+
+    experiment = stage(trained, output=folder, steps=1, validate_every=1, looked_at=1)
+    assert run(experiment, watch=watch).ended == "finished"
+    [found] = filter(None, scores)
+    assert {"prompt_accuracy", "carry_over"} <= set(found)
+    assert (folder / "validation" / "step_000001.png").is_file()

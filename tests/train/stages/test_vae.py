@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.checkpoints.manager import load_network, network_config, read_config
+from shotstream_jax.models.pixels import frames_to_pixels, pixels_to_frames
 from shotstream_jax.models.vae import decode, encode, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.storyworld.geometry import Picture
@@ -20,8 +21,6 @@ from shotstream_jax.train.objectives.vae import (
     VAELoss,
     init_inflated,
     peak_ratio,
-    to_frames,
-    to_pixels,
     vae_loss,
 )
 from shotstream_jax.train.stages.clips import Phase, PhasedClips, RandomClip, phase_ends
@@ -55,7 +54,7 @@ def some_pixels(batch=2, frames=5):
 
 def latents_of(params, config, source):
     """Latents of the first shots of two films."""
-    pixels = to_pixels(jnp.asarray(np.stack([source[i].frames(0) for i in range(2)])))
+    pixels = frames_to_pixels(jnp.asarray(np.stack([source[i].frames(0) for i in range(2)])))
     return jax.jit(encode, static_argnums=1)(params, config, pixels)
 
 
@@ -150,8 +149,8 @@ def test_inflation_keeps_the_size_of_the_signal():
 
 def test_pixels_and_frames_are_inverse():
     frames = jnp.arange(256, dtype=jnp.uint8)[None, None, None, :, None].repeat(3, -1)
-    np.testing.assert_array_equal(to_frames(to_pixels(frames)), frames)
-    assert to_frames(jnp.full((1, 1, 1, 1, 3), 1.7)).max() == 255
+    np.testing.assert_array_equal(pixels_to_frames(frames_to_pixels(frames)), frames)
+    assert pixels_to_frames(jnp.full((1, 1, 1, 1, 3), 1.7)).max() == 255
     assert float(peak_ratio(jnp.asarray(0.04))) == pytest.approx(20)
 
 

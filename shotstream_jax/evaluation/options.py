@@ -1,4 +1,4 @@
-"""What `shotstream eval` may be asked."""
+"""Options of an evaluation, as `shotstream eval` and table files take them."""
 
 import dataclasses
 import pathlib
@@ -6,39 +6,40 @@ from typing import Annotated, Literal
 
 import tyro
 
-from shotstream_jax.cli.options import Approximate, Dtype
+from shotstream_jax.evaluation.generators import Role
+from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.rollout.teacher import Solver
 from shotstream_jax.story import ContextCaptions, ContextPolicy
 from shotstream_jax.storyworld.spec import Split
 
-Role = Literal["student", "teacher", "autoencoder", "true"]
-
-_OF_THE_TEACHER = ("steps", "guidance", "history_guidance", "negative", "batch")
+_TEACHER_OPTIONS = ("solver", "steps", "guidance", "history_guidance", "negative", "batch")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """What is judged, and by which stories.
+class EvalOptions:
+    """What is evaluated, and by which stories.
 
     Attributes:
       checkpoint: checkpoint folder; without it the preset is used.
       preset: a model that comes with the package.
       role: what the transformer is: the causal student in few steps, or the bidirectional teacher
-        in many; or films that nobody made: true ones, and those sent through the autoencoder.
+        in many; or films of no transformer: the ground truth, and its reconstructions by the
+        autoencoder.
       stories: how many.
       shots: shots of a story; several numbers take turns.
       seed: where the stories are drawn from; the same seed, the same films.
       split: whose stories; no split shares one with another.
-      given: true first shots after which carry-over is measured; 0 measures it on the model's own
-        films, and saves filming once.
+      given: ground-truth first shots after which carry-over is measured; 0 measures it on the
+        model's own films, and saves filming once.
       no_context: film every shot as a first one, and compare with nothing.
       policy: which frames of earlier shots are seen: of all, the latest, first ones, or both ends.
       context_captions: whose caption those frames read, that of their own shot or of the new one.
       size: height and width in pixels; the miniature was trained on 48 80.
       video_frames: length of a shot; the miniature was trained on 21.
+      solver: of the teacher: euler if not said, or unipc, as good with about half the steps.
       steps: of the teacher, 50 if not said.
       guidance: of the teacher, 6 if not said; 1 is none.
-      history_guidance: lead the teacher away from shots without their history too, not only from
-        those without captions.
+      history_guidance: guide the teacher by the context too, not only by captions.
       negative: prompt that the teacher is guided away from; if not said, a caption of zeros.
       batch: stories that the teacher films together, 8 if not said.
       dtype: format of the transformer; by default bfloat16 on accelerators, float32 on a CPU.
@@ -46,7 +47,7 @@ class Evaluate:
       approximate: film faster or in less memory, not quite the same; only the student does:
         no-clean-pass, latent-context, int8-cache, int8-weights.
       output: folder for metrics.json and a contact sheet; older ones are replaced.
-      table: judge several models as a file says, training those that are not, and set them in a
+      table: evaluate several models as a file says, training those that are not, and print a
         table; `ablations` is that of configs/ablations.py. All other options are the file's.
       json: print metrics.json: `metrics`, a number each; `intervals`, [low, high] each, 95 %
         bootstrap over stories; and what was measured, with which weights.
@@ -65,21 +66,22 @@ class Evaluate:
     context_captions: ContextCaptions = "own"
     size: Annotated[tuple[int, int], tyro.conf.arg(metavar="HEIGHT WIDTH")] = (48, 80)
     video_frames: Annotated[int, tyro.conf.arg(metavar="N")] = 21
+    solver: Solver | None = None
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
     history_guidance: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     negative: Annotated[str | None, tyro.conf.arg(metavar="PROMPT")] = None
     batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    dtype: Dtype = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    approximate: Approximate = ()
+    approximate: Annotated[tuple[Approximation, ...], tyro.conf.arg(metavar="NAME")] = ()
     output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
     table: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = ""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
     def __post_init__(self) -> None:
         """Raises: ValueError: an option that would do nothing."""
-        for name in _OF_THE_TEACHER:
+        for name in _TEACHER_OPTIONS:
             value = getattr(self, name)
             said = value is not None and value is not False
             if said and self.role != "teacher":
@@ -93,7 +95,7 @@ class Evaluate:
             )
 
 
-def command_line(args: Evaluate) -> list[str]:
+def command_line(args: EvalOptions) -> list[str]:
     """The words of the command with these options; defaults are left out."""
     words = ["shotstream", "eval"]
     for field in dataclasses.fields(args):

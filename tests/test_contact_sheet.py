@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shotstream_jax.directing.contact import (
+from shotstream_jax.contact_sheet import (
     ContactRow,
     contact_sheet,
     font_for,

@@ -1,0 +1,19 @@
+"""Between 8-bit video frames and the pixels in [-1, 1] that networks compute with."""
+
+import jax.numpy as jnp
+
+from shotstream_jax.typing import Array, Float, UInt8
+
+
+def frames_to_pixels(
+    frames: UInt8[Array, "*axes height width 3"],
+) -> Float[Array, "*axes height width 3"]:
+    """Colours in [0, 255] to [-1, 1]."""
+    return frames.astype(jnp.float32) / 127.5 - 1
+
+
+def pixels_to_frames(
+    pixels: Float[Array, "*axes height width 3"],
+) -> UInt8[Array, "*axes height width 3"]:
+    """Colours in [-1, 1] to whole numbers in [0, 255]; what lies outside is cut off."""
+    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
