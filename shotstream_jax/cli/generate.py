@@ -23,6 +23,7 @@ from shotstream_jax.directing.film_folder import (
     refuse_folder,
 )
 from shotstream_jax.model import Model
+from shotstream_jax.rollout.teacher import SampleConfig
 from shotstream_jax.story import Story, load_story
 
 
@@ -41,6 +42,13 @@ class Generate:
       vae_apart: give the last device to the autoencoder alone; it decodes while the others film.
       approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
         int8-cache, int8-weights.
+      role: what the transformer is: the causal student in few steps, or the bidirectional teacher
+        in many.
+      steps: of the teacher, 50 if not given.
+      guidance: of the teacher, 6 if not given; 1 is none.
+      history_guidance: guide the teacher by its context too, not by captions alone.
+      solver: of the teacher: euler, or unipc, about as good in half the steps.
+      negative: prompt that the teacher is guided away from; by default a caption of zeros.
       resume: go on with the shots that are missing.
       only: with --resume, film shot N again as another take, and keep all others.
       from_shot: with --resume, film shot N and all later ones again, as other takes.
@@ -59,6 +67,12 @@ class Generate:
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     vae_apart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
+    role: Literal["student", "teacher"] = "student"
+    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
+    history_guidance: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    solver: Annotated[Literal["euler", "unipc"] | None, tyro.conf.arg(metavar="NAME")] = None
+    negative: Annotated[str | None, tyro.conf.arg(metavar="PROMPT")] = None
     resume: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     only: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     from_shot: Annotated[int | None, tyro.conf.arg(name="from", metavar="N")] = None
@@ -80,6 +94,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     """
     console = Console(stderr=True, quiet=args.json)
     story, again = load_story(args.story), _again(args)
+    sample = _teacher_sampling(args)
     if args.overwrite:
         clear_film(args.output)
     refuse_folder(args.output, resume=args.resume)
@@ -104,7 +119,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
             facts=_facts(args, model),
             resume=args.resume,
             again=again,
-            camera=functools.partial(filming.student_camera, model, whole_shots=args.whole_shots),
+            camera=_camera(args, model, sample),
             watch=display.watch,
             tell=lambda line: console.print(Text(line, "yellow")),
         )
@@ -133,6 +148,38 @@ def _again(args: Generate) -> filming.Again | None:
     if not args.resume:
         raise ValueError("--only and --from film shots of a finished film again; add --resume.")
     return filming.Again(shot=shot - 1, later=args.only is None, seed=args.seed)
+
+
+_OF_THE_TEACHER = ("steps", "guidance", "history_guidance", "solver", "negative")
+
+
+def _teacher_sampling(args: Generate) -> SampleConfig | None:
+    """How the teacher samples; `None` for the student.
+
+    Raises:
+      ValueError: options of the other one.
+    """
+    given = [name for name in _OF_THE_TEACHER if getattr(args, name) not in (None, False)]
+    if args.role == "student":
+        if given:
+            option = given[0].replace("_", "-")
+            raise ValueError(f"--{option} is the teacher's; add --role teacher, or leave it out.")
+        return None
+    if args.whole_shots or args.approximate:
+        raise ValueError(
+            "The teacher samples whole shots, and exactly; leave out --whole-shots and "
+            "--approximate."
+        )
+    chosen = {name: getattr(args, name) for name in given if name != "negative"}
+    return SampleConfig(**chosen)
+
+
+def _camera(args: Generate, model: Model, sample: SampleConfig | None) -> filming.MakeCamera:
+    if sample is None:
+        return functools.partial(filming.student_camera, model, whole_shots=args.whole_shots)
+    # Trajectories follow the schedule that the model was trained with.
+    sample = dataclasses.replace(sample, shift=model.config.rollout.shift)
+    return functools.partial(filming.teacher_camera, model, sample=sample, negative=args.negative)
 
 
 def _summary(story: Story, model: Model) -> str:

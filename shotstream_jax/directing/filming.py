@@ -28,6 +28,8 @@ from shotstream_jax.rollout.stream import (
     one_ahead,
     plan_story,
 )
+from shotstream_jax.rollout.teacher import SampleConfig
+from shotstream_jax.rollout.teacher_camera import TeacherCamera
 from shotstream_jax.story import ShotPlan, Story, full_captions
 from shotstream_jax.typing import Latents
 
@@ -91,7 +93,15 @@ class Again:
 class FilmsShots(Protocol):
     """What films the shots of one film: a camera of the student, or of the teacher."""
 
-    store: ContextFrameStore
+    @property
+    def store(self) -> ContextFrameStore:
+        """Frames that later shots may see."""
+        ...
+
+    @property
+    def sampler(self) -> str:
+        """How it samples, where that is not how the model's student does."""
+        ...
 
     def film(self, plan: ShotPlan) -> Iterator[FilmedChunk]:
         """Film a take, chunk by chunk."""
@@ -159,7 +169,9 @@ def film_story(
     _check_captions(model, story)
     plans = plan_story(model.networks, story)
     films = (camera or functools.partial(student_camera, model))(plans, story.defaults.size)
-    film = open_film(folder, story, model=model.digest, badge=model.badge, resume=resume)
+    # Another sampler films another film, as another model does.
+    digest = "+".join(filter(None, (model.digest, films.sampler)))
+    film = open_film(folder, story, model=digest, badge=model.badge, resume=resume)
     kept = [plan for plan in plans if plan.index not in (*todo, *film.missing())]
     stale = tuple(plan.index for plan in kept if film.check(plan))
     # Everything has been checked; from here on the folder changes.
@@ -192,6 +204,19 @@ def student_camera(
     """
     wanted = context_sources(plans)
     return Camera(model.networks, size, wanted=wanted, whole_takes=whole_shots)
+
+
+def teacher_camera(
+    model: Model,
+    plans: Sequence[ShotPlan],
+    size: tuple[int, int],
+    *,
+    sample: SampleConfig,
+    negative: str | None = None,
+) -> FilmsShots:
+    """A camera of the bidirectional teacher that keeps the frames which some plans name."""
+    wanted = context_sources(plans)
+    return TeacherCamera(model.networks, size, sample=sample, negative=negative, wanted=wanted)
 
 
 def _film_shots(

@@ -88,6 +88,11 @@ class Camera:
         self._wanted, self._whole = wanted, whole_takes
         self._state: ShotState | None = None
 
+    @property
+    def sampler(self) -> str:
+        """The model's own: few steps, chunk by chunk."""
+        return ""
+
     def film(
         self,
         plan: ShotPlan,

@@ -407,3 +407,36 @@ def test_a_film_begun_by_release_0_1_is_gone_on_with(run, tmp_path):
     (folder / "shot_03.json").unlink()
     assert run("generate", story, "-o", folder, "--resume")[0] == 0
     np.testing.assert_array_equal(read_video(folder / "film.mp4"), film)
+
+
+TEACHER = ("--role", "teacher", "--steps", 2)
+
+
+def test_the_teacher_films_too_and_goes_on_with_its_own_films_only(
+    three_shots, run, refused, tmp_path
+):
+    story, folder = three_shots[0], tmp_path / "film"
+    assert run("generate", story, "-o", folder, *TEACHER)[0] == 0
+    assert same_latents(folder, three_shots[1]) == [False] * 3
+    first = [latents(folder, k) for k in (1, 2, 3)]
+    assert all(np.all(np.isfinite(shot)) for shot in first)
+    for suffix in ("json", "mp4", "npz"):
+        (folder / f"shot_02.{suffix}").unlink()
+    for other in ((), (*TEACHER, "--guidance", 3), ("--role", "teacher")):
+        assert "+teacher-euler-2-6" in refused("generate", story, "-o", folder, "--resume", *other)
+    assert run("generate", story, "-o", folder, "--resume", *TEACHER)[0] == 0
+    np.testing.assert_array_equal(latents(folder, 2), first[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--steps", 3), "--role teacher"),
+        (("--solver", "unipc"), "--role teacher"),
+        ((*TEACHER, "--whole-shots"), "--whole-shots"),
+        ((*TEACHER, "--approximate", "int8-cache"), "--approximate"),
+        (("--role", "teacher", "--steps", 0), "0 steps"),
+    ],
+)
+def test_options_of_the_other_role_are_refused(three_shots, refused, tmp_path, options, said):
+    assert said in refused("generate", three_shots[0], "-o", tmp_path / "film", *options)
