@@ -26,7 +26,7 @@ STORY = Story(
 def main(folder: pathlib.Path) -> None:
     """Film the story; every finished shot is in the folder before the next one begins."""
     model = open_model("tiny")
-    film_story(model, STORY, folder, digest=model.digest)
+    film_story(model, STORY, folder)
     print(f"{folder / 'film.mp4'} and {folder / 'contact.png'} are there.")
 
 

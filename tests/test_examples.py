@@ -43,6 +43,18 @@ def test_chunks_are_streamed_and_timed(folder, monkeypatch, capsys):
     ]
 
 
+def test_a_state_is_a_value(folder, monkeypatch, capsys):
+    run_script("one_shot_two_endings.py", monkeypatch)
+    differences = {
+        line.split(" differs by ")[0]: float(line.split(" differs by ")[1])
+        for line in capsys.readouterr().out.splitlines()
+        if " differs by " in line
+    }
+    assert differences["the same ending twice"] == 0
+    assert differences["the ending after a replay"] == 0
+    assert differences["another caption's ending"] > 0.1
+
+
 def run_cells(notebook: dict, place: str) -> list[object]:
     """Run the cells of a notebook in one namespace; returns what each would show."""
     names: dict[str, object] = {"__name__": "__main__"}
