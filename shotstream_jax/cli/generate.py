@@ -159,7 +159,11 @@ def _teacher_sampling(args: Generate) -> SampleConfig | None:
     Raises:
       ValueError: options of the other one.
     """
-    given = [name for name in _OF_THE_TEACHER if getattr(args, name) not in (None, False)]
+    # By identity: 0 steps are given, and refused, though 0 equals False.
+    unset = (None, False)
+    given = [
+        name for name in _OF_THE_TEACHER if not any(getattr(args, name) is value for value in unset)
+    ]
     if args.role == "student":
         if given:
             option = given[0].replace("_", "-")

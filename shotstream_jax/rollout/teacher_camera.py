@@ -1,8 +1,8 @@
 """A camera of the bidirectional teacher: whole takes in many guided steps.
 
-It sees of earlier shots what the student's camera sees: the same context frames, decoded and encoded
-again, each with its own caption. A take is one piece of noise, not chunks of it; it is decoded and
-handed on in chunks all the same.
+It sees of earlier shots what the student's camera sees: the same context frames, decoded and
+encoded again, each with its own caption. A take is one piece of noise, not chunks of it; it is
+decoded and handed on in chunks all the same.
 """
 
 import functools
