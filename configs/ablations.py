@@ -35,7 +35,7 @@ config = Table(
         "motion": "motion",
         "cut_accuracy": "cut accuracy",
     },
-    before=(HERE / "intra.py",),
+    prerequisites=(HERE / "intra.py",),
     rows=(
         _teacher("as it is", "teacher"),
         _teacher(

@@ -1,7 +1,7 @@
-"""A contact sheet: a film at a glance, one row a shot, evenly spaced frames from left to right.
+"""A contact sheet: a film on one page, one row a shot, evenly spaced frames from left to right.
 
 Lengths are in pixels of the sheet, colours 8-bit RGB. Text may be in any script; it is drawn in the
-first font at hand that has all its characters.
+first installed font that has all its characters.
 """
 
 import dataclasses
@@ -19,6 +19,8 @@ from shotstream_jax.typing import UInt8
 _Font = ImageFont.FreeTypeFont
 _Colour = tuple[int, int, int]
 
+# Frames are judged against a dark neutral ground, as in grading; text in three steps of brightness,
+# each with a contrast of 4.5 to 1 or more (WCAG AA), and one warm colour for what needs attention.
 _BACKGROUND: _Colour = (18, 19, 23)
 _EDGE: _Colour = (48, 51, 60)
 _BRIGHT: _Colour = (240, 241, 244)
@@ -26,17 +28,20 @@ _SOFT: _Colour = (176, 181, 192)
 _FAINT: _Colour = (124, 130, 144)
 _BADGE: _Colour = (242, 178, 74)
 
+# Six tiles of 192 with gaps and margins make 1264 pixels: a laptop's screen without scrolling
+# sideways. A tiny film's width (96) goes into 192 twice.
 _MARGIN = 36
 _GAP = 8
-_ROW_GAP = 30
+_ROW_GAP = 30  # more than a caption's lines are apart, so that rows read as units
 _TILE_WIDTH = 192
 _TITLE_SIZE, _LABEL_SIZE, _TEXT_SIZE, _BADGE_SIZE = 30, 18, 16, 15
-_LINE = 1.4
-_CAPTION_LINES = 2
+_LINE = 1.4  # of a font's size, from line to line; tall scripts need more than Latin's 1.2
+_CAPTION_LINES = 2  # the sheet shows frames; whole captions are in the story's file
 
 COLUMNS = 6
 """Frames of a shot on a sheet."""
 
+# The fonts of Linux, then of macOS and Windows, those with most scripts among them.
 _FONTS = (
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
@@ -45,20 +50,21 @@ _FONTS = (
     "arial.ttf",
     "msyh.ttc",
 )
-"""Where characters are looked for that Pillow's own font has not."""
+"""Fonts for characters that Pillow's own font lacks."""
 
+# A code point that is never assigned: every font draws its "missing" box for it.
 _NO_CHARACTER = "\uffff"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContactRow:
-    """What the sheet shows of one shot.
+    """One row of the sheet.
 
     Attributes:
       label: name of the shot.
-      caption: what it was asked to show.
-      seed: where its randomness started.
-      frames: the film of it.
+      caption: its own caption.
+      seed: its PRNG seed.
+      frames: its video frames.
     """
 
     label: str
@@ -89,7 +95,7 @@ def contact_sheet(
     Args:
       rows: the shots, each with one frame or more.
       title: name of the film.
-      badge: what must not be overlooked, such as "random weights".
+      badge: a warning, such as "random weights".
       columns: frames of each shot.
 
     Raises:
@@ -100,6 +106,7 @@ def contact_sheet(
     for row in rows:
         if not len(row.frames):
             raise ValueError(f"Shot {row.label} has no frames to show; film it first.")
+    # All shots of a film have the size of its first.
     tile = _tile_size(rows[0].frames.shape[1], rows[0].frames.shape[2])
     width = columns * (tile[0] + _GAP) - _GAP
     strips = [_draw_row(row, width, tile, columns) for row in rows]
@@ -128,6 +135,7 @@ def wrap_text(text: str, font: _Font, width: int, lines: int) -> tuple[str, ...]
 
     Lines break at spaces, or anywhere in a word that is longer than a line.
     """
+    # Greedy: each line takes as much as fits. Two lines of a caption need no better breaks.
     rest = _clean(text)
     broken = []
     while rest and len(broken) < lines:
@@ -152,6 +160,7 @@ def font_for(text: str, size: int) -> _Font:
 
 def _fitting(text: str, font: _Font, width: int) -> int:
     """How many characters fit into `width`; one at least, or no line would ever end."""
+    # Measured from the start each time: kerning makes a text's width no sum of its characters'.
     end = 1
     while end < len(text) and font.getlength(text[: end + 1]) <= width:
         end += 1
@@ -160,6 +169,7 @@ def _fitting(text: str, font: _Font, width: int) -> int:
 
 def _tile_size(height: int, width: int) -> tuple[int, int]:
     """Width and height of a tile: small frames whole multiples, so that every pixel is even."""
+    # Enlarged by 1.5, every other pixel would be twice as wide as its neighbour.
     scale = max(1, round(_TILE_WIDTH / width)) if width <= _TILE_WIDTH else _TILE_WIDTH / width
     return round(width * scale), round(height * scale)
 
@@ -169,6 +179,7 @@ def _draw_header(title: str, badge: str, width: int) -> Image.Image:
     draw = ImageDraw.Draw(strip)
     room = width
     if badge:
+        # A capsule: the radius is the font's size, and as much room is left at either end.
         text, font = _clean(badge), font_for(badge, _BADGE_SIZE)
         left = width - round(font.getlength(text)) - 2 * _BADGE_SIZE
         box = (left, 4, width - 1, 4 + 2 * _BADGE_SIZE)
@@ -207,6 +218,7 @@ def _draw_row(row: ContactRow, width: int, tile: tuple[int, int], columns: int) 
 
 def _scaled(frame: UInt8[np.ndarray, "height width 3"], tile: tuple[int, int]) -> Image.Image:
     image = Image.fromarray(frame)
+    # Enlarged pixels stay visible as pixels; Lanczos keeps detail where frames shrink.
     enlarges = tile[0] > image.width
     return image.resize(tile, Image.Resampling.NEAREST if enlarges else Image.Resampling.LANCZOS)
 
@@ -229,10 +241,12 @@ def _fonts(size: int) -> tuple[_Font, ...]:
 
 
 def _missing(font: _Font, text: str) -> int:
+    # Pillow does not tell which characters a font has: one drawn like the missing box is missing.
     blank = _drawn(font, _NO_CHARACTER)
     return sum(_drawn(font, character) == blank for character in set(text) - {" "})
 
 
+# A few fonts times the distinct characters of a story; a Chinese one has a thousand or two.
 @functools.lru_cache(maxsize=4096)
 def _drawn(font: _Font, character: str) -> bytes:
     side = round(2 * font.size)

@@ -36,8 +36,7 @@ from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.bench.gpu_report import gpu_report
 from shotstream_jax.perf.bench.kernels import kernel_rates
 from shotstream_jax.perf.bench.provenance import provenance
-from shotstream_jax.perf.bench.run import BenchSettings
-from shotstream_jax.perf.bench.run import bench as measure
+from shotstream_jax.perf.bench.run import BenchSettings, run_bench
 from shotstream_jax.perf.bench.split import EncodeVideo
 from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
@@ -85,7 +84,7 @@ def _film(args: BenchOptions) -> dict[str, Any]:
         "kind": "film",
         **_about(),
         "model": model,
-        **measure(networks, sizes, settings, mp4_encoder(sizes, settings.fps)),
+        **run_bench(networks, sizes, settings, mp4_encoder(sizes, settings.fps)),
     }
 
 

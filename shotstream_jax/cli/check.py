@@ -1,7 +1,7 @@
-"""`shotstream check`: what a story says, what is wrong with it, and what filming it would take.
+"""`shotstream check`: a story's shots, its problems, and an estimate of what filming it takes.
 
-Problems are told one a line, each with `file:line`, field, both values and the next step. Nothing
-is compiled and no weights are read: memory and time are estimates, and are called so.
+Problems are printed one a line, each with `file:line`, field, both values and the next step.
+Nothing is compiled and no weights are read: memory and time are estimates, and are called so.
 """
 
 import dataclasses
@@ -39,20 +39,22 @@ from shotstream_jax.story import (
 TokenCounter = Callable[[str], int]
 """Tokens of a full caption, end token included."""
 
+# 40 % of an H100's 989 dense bfloat16 TFLOP/s, which large transformers reach in training.
 ASSUMED_TFLOPS = 400.0
 """What well compiled programs sustain on one H100; a guess, to be replaced by a measurement."""
 
+# The start of a caption identifies it; the table keeps to a terminal of 100 columns.
 _CAPTION_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ShotRow:
-    """What there is to say of one shot.
+    """One shot of a checked story.
 
     Attributes:
       shot: with every default filled in.
-      tokens: of its full caption, `None` if nobody counted.
-      seconds: it runs on the screen.
+      tokens: of its full caption, `None` without a tokenizer.
+      seconds: its length when played.
       context: frames of earlier shots that it sees.
     """
 
@@ -63,14 +65,14 @@ class ShotRow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report:
-    """What there is to say of a story that can be filmed.
+class StoryReport:
+    """The result of a check of a story that can be filmed.
 
     Attributes:
       story: with every default filled in.
       rows: its shots.
       token_limit: tokens that the text encoder reads.
-      warnings: what the director should know before filming.
+      warnings: problems that do not prevent filming.
       estimate: memory and time.
     """
 
@@ -101,7 +103,7 @@ class Check:
 
 
 def check_story(args: Annotated[Check, tyro.conf.arg(name="")]) -> int:
-    """Say what is wrong with a story, count its tokens, and estimate memory and time.
+    """Print a story's problems, its shots with their tokens, and an estimate of memory and time.
 
     Args:
       args: which story, and what it would be filmed with.
@@ -145,7 +147,7 @@ def check(
     if as_json:
         _write_json(plain_report(report))
     else:
-        Console().print(rendered(report))
+        Console().print(render_report(report))
     return ExitCode.DONE
 
 
@@ -154,8 +156,8 @@ def examine(
     sizes: EngineSizes,
     flops_per_second: float,
     count_tokens: TokenCounter | None = None,
-) -> Report:
-    """Everything there is to say of a story.
+) -> StoryReport:
+    """Check a story: tokens, context and length of each shot, warnings, memory and time.
 
     Raises:
       StoryError: a film size that the networks cannot divide.
@@ -165,6 +167,7 @@ def examine(
     try:
         cost = estimate(story, sizes, flops_per_second)
     except ValueError as error:
+        # The estimate refuses rates and sizes alike; only a size is the story's fault.
         if not flops_per_second > 0:
             raise
         field = ("defaults", "size")
@@ -175,7 +178,7 @@ def examine(
     if len(rows) > 1 and not story.global_caption.strip():
         message = "missing; nothing says what the shots share: name characters, place and style"
         warnings = (Problem(("global",), message), *warnings)
-    return Report(
+    return StoryReport(
         story=story,
         rows=rows,
         token_limit=limit,
@@ -213,6 +216,7 @@ def _token_warnings(rows: Sequence[ShotRow], limit: int) -> tuple[Problem, ...]:
 
 
 def _camera_warnings(story: Story, sizes: EngineSizes) -> tuple[Problem, ...]:
+    # Beyond it the ring of local slots forgets the shot's start, sink frames apart.
     room = sizes.window.local // sizes.window.chunk
     warnings = []
     for index in range(len(story.shots)):
@@ -227,7 +231,7 @@ def _camera_warnings(story: Story, sizes: EngineSizes) -> tuple[Problem, ...]:
     return tuple(warnings)
 
 
-def plain_report(report: Report) -> dict[str, Any]:
+def plain_report(report: StoryReport) -> dict[str, Any]:
     """A report as JSON has it; sizes in bytes, times in seconds."""
     story, cost = report.story, report.estimate
     return {
@@ -258,8 +262,8 @@ def plain_report(report: Report) -> dict[str, Any]:
     }
 
 
-def rendered(report: Report) -> Group:
-    """A report as a person reads it."""
+def render_report(report: StoryReport) -> Group:
+    """A report as text."""
     story = report.story
     height, width = story.defaults.size
     seconds = sum(row.seconds for row in report.rows)
@@ -273,7 +277,7 @@ def rendered(report: Report) -> Group:
     return Group(title, _table(report), *notes, _cost_line(report.estimate))
 
 
-def _table(report: Report) -> Table:
+def _table(report: StoryReport) -> Table:
     table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("shot", no_wrap=True)
     table.add_column("caption", ratio=1)
@@ -313,6 +317,7 @@ def _camera(row: ShotRow, story: Story) -> str:
 
 def _cost_line(cost: Estimate) -> Text:
     rate = cost.flops_per_second / 1e12
+    # The three that a smaller size or another format could change most.
     largest = sorted(cost.memory.items(), key=lambda item: -item[1])[:3]
     parts = ", ".join(f"{name} {_size(held)}" for name, held in largest)
     return Text(

@@ -4,7 +4,7 @@
     shotstream convert checkpoints/wan --to-official wan.safetensors
     shotstream convert runs/tiny/dmd_inter/export -o tiny --dtype bfloat16
 
-What was found is printed before anything is written; whatever is partial is refused.
+What was found is printed before anything is written; partial weights are refused.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ class Convert:
       source: Wan2.1 folder, diffusers folder, or file of one network (.pt, .pth, .safetensors);
         with --to-official, or to store it again as another --dtype, a checkpoint folder.
       output: checkpoint folder to make.
-      wan: folder that has what a file of one network lacks: autoencoder, text encoder, tokenizer.
+      wan: folder with the networks that a file of one network lacks, and the tokenizer.
       section: branch of a .pt file, by default generator where there is one; or generator_ema.
       lora: LoRA file to merge into the transformer.
       lora_alpha: alpha of the LoRA, which files do not tell; by default its rank.
@@ -63,7 +63,7 @@ def convert(
 ) -> None:
     """Convert official weights into one checkpoint folder, or a checkpoint folder back.
 
-    Every tensor must have its place and every place its tensor; otherwise nothing is written.
+    The file's tensors must be exactly the network's; otherwise nothing is written.
 
     Args:
       args: what to convert, and into what.
@@ -88,7 +88,7 @@ def convert(
 
 
 def render_reports(reports: Mapping[str, MatchReport], source: Source) -> Table:
-    """Reports as a person reads them: a few lines a network, then every key that does not fit."""
+    """Reports as text: a few lines a network, then every key that does not fit."""
     table = Table.grid(padding=(0, 2))
     for name, report in reports.items():
         part = source.networks[name]
@@ -99,6 +99,7 @@ def render_reports(reports: Mapping[str, MatchReport], source: Source) -> Table:
 
 
 def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
+    # Before the source is opened: matching the tensors of a large model takes a while.
     if output.exists():
         raise FileExistsError(f"{output} exists already; remove it or choose another place.")
     source = find_source(args.source, base=args.wan, section=args.section)
@@ -113,6 +114,7 @@ def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
             started=lambda name: status.update(f"Converting {name}"),
         )
     console.print(Text(f"Wrote {', '.join(source.networks)} to {output}."))
+    # A checkpoint of one network is useful for training; filming with it would fail later.
     lacking = [name for name in ("dit", "vae", "text") if name not in source.networks]
     if lacking:
         console.print(Text(f"It has no {' and no '.join(lacking)}; films need all three: --wan."))

@@ -16,7 +16,7 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 
 
 def open_named(source: str | pathlib.Path, dtype: Dtype, devices: int | None, **how: Any) -> Model:
-    """Open a model as the command line names it; `how` is what else `open_model` takes.
+    """Open a model by a command's options; `how` are further arguments of `open_model`.
 
     Raises:
       ValueError: as `open_model`.

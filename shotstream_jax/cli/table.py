@@ -1,7 +1,7 @@
-"""`shotstream eval --table`: models trained, judged by the same stories, and set side by side.
+"""`shotstream eval --table`: models trained, evaluated on the same stories, and compared.
 
-A table file defines `config`, a `Table`. What is trained already is not trained again, and what was
-judged by the same command is not judged again, so that a stopped table goes on where it was.
+A table file defines `config`, a `Table`. Finished experiments are not trained again and evaluations
+by the same command not repeated, so that a stopped table goes on where it was.
 """
 
 import dataclasses
@@ -13,12 +13,12 @@ from typing import Any
 
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.evaluation.options import EvalOptions
-from shotstream_jax.evaluation.table import Table, markdown
+from shotstream_jax.evaluation.table import Table, comparison_markdown
 from shotstream_jax.files import atomic_file
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.run_folder import EXPORT
 
-TABLE_FILE = "table.md"
+COMPARISON_FILE = "table.md"
 _CONFIGS = pathlib.Path("configs")
 
 
@@ -31,14 +31,14 @@ def find_table(name: str) -> pathlib.Path:
 def make_table(
     path: pathlib.Path,
     train: Callable[[pathlib.Path], tuple[int, pathlib.Path]],
-    judge: Callable[[EvalOptions], Mapping[str, Any]],
+    evaluate: Callable[[EvalOptions], Mapping[str, Any]],
 ) -> tuple[int, pathlib.Path | None]:
-    """Train and judge what is missing, and write the table.
+    """Train and evaluate what is missing, and write the table.
 
     Args:
       path: file that defines it.
       train: makes sure that an experiment is done; returns its exit status, and its output.
-      judge: evaluates a model.
+      evaluate: evaluates a model.
 
     Returns:
       Exit status, not 0 if a training did not finish; and the table's file if all did.
@@ -47,8 +47,9 @@ def make_table(
       ValueError: files, settings or models that will not do.
       OSError: files that cannot be read or written.
     """
+    # One after the other: each training wants the whole machine.
     table = load_config(path, Table)
-    for file in table.before:
+    for file in table.prerequisites:
         status, _ = train(path.parent / file)
         if status:
             return status, None
@@ -59,11 +60,11 @@ def make_table(
             return status, None
         folder = table.output / _slug(row.name)
         found.append(
-            judge(dataclasses.replace(row.options, checkpoint=trained / EXPORT, output=folder))
+            evaluate(dataclasses.replace(row.options, checkpoint=trained / EXPORT, output=folder))
         )
-    made = table.output / TABLE_FILE
+    made = table.output / COMPARISON_FILE
     with atomic_file(made) as partial:
-        partial.write_text(markdown(table, found), encoding="utf-8")
+        partial.write_text(comparison_markdown(table, found), encoding="utf-8")
     return ExitCode.DONE, made
 
 
@@ -72,6 +73,8 @@ def stored(folder: pathlib.Path, command: Sequence[str]) -> dict[str, Any] | Non
     path = folder / "metrics.json"
     if not path.is_file():
         return None
+    # Other options or another seed are another command: their numbers must not be mixed into a
+    # table.
     document = json.loads(path.read_text(encoding="utf-8"))
     return document if document["command"] == list(command) else None
 

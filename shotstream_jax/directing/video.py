@@ -24,8 +24,10 @@ _Encode = Callable[[av.VideoFrame | None], None]
 """Takes the next frame, or `None` at the end."""
 
 
+# The index in front lets a browser play before the whole file is there; bitexact leaves out the
+# encoder's version and the hour of writing.
 _CONTAINER = {"movflags": "+faststart", "fflags": "+bitexact"}
-_LARGEST_CRF = 51
+_LARGEST_CRF = 51  # of 8-bit H.264; 0 is lossless, in a profile that browsers do not play
 _BT709 = 1
 """Code point of BT.709 primaries, transfer and matrix (ITU-T H.273)."""
 
@@ -38,6 +40,8 @@ class Mp4Writer:
             film.write(frames)
     """
 
+    # crf 18 is where x264's artefacts stop being visible: films are looked at, scored and cut
+    # again.
     def __init__(self, path: pathlib.Path | str, *, fps: int, size: tuple[int, int], crf: int = 18):
         """Check the format; nothing is written yet.
 
@@ -102,9 +106,13 @@ class Mp4Writer:
             with _new_mp4(temporary) as container:
                 stream = container.add_stream("libx264", rate=self.fps)
                 stream.height, stream.width = self.size
+                # The one sampling that all players and hardware decoders take.
                 stream.pix_fmt = "yuv420p"
                 # Without B-frames, packets are in the order of the film, and films join exactly.
+                # The distance of key frames stays x264's (250): shots are shorter and start with
+                # one.
                 stream.options = {"crf": str(self.crf), "bf": "0"}
+                # Threads cut pictures into slices or delay frames: other bytes on other machines.
                 stream.thread_count = 1
                 _tag_colours(stream)
 
@@ -134,6 +142,7 @@ def concatenate(paths: Sequence[pathlib.Path | str], path: pathlib.Path | str) -
         with _new_mp4(temporary) as container, _open(files[0]) as first:
             model = first.streams.video[0]
             output = container.add_stream_from_template(model)
+            # Each film's time stamps count from 0: they are moved behind the film before.
             start = 0
             for file in files:
                 with _open(file) as part:
@@ -178,6 +187,8 @@ def _open(path: pathlib.Path) -> Iterator[av.container.InputContainer]:
 
 
 def _to_yuv(pixels: UInt8[np.ndarray, "height width 3"], index: int, fps: int) -> av.VideoFrame:
+    # BT.709 whatever the size, in limited range, as the stream's tags say. The scaler's own default
+    # is BT.601, whose reds and greens players would then show shifted.
     frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24").reformat(
         format="yuv420p",
         src_colorspace=Colorspace.ITU709,
@@ -190,7 +201,7 @@ def _to_yuv(pixels: UInt8[np.ndarray, "height width 3"], index: int, fps: int) -
 
 
 def _tag_colours(stream: VideoStream) -> None:
-    # A player that is not told guesses by the size of the picture, and small films turn out wrong.
+    # Without tags a player guesses by the size of the picture, wrongly for small films.
     stream.codec_context.colorspace = _BT709
     stream.codec_context.color_primaries = _BT709
     stream.codec_context.color_trc = _BT709
@@ -208,6 +219,7 @@ def _check_index(temporary: pathlib.Path, path: pathlib.Path, frames: int) -> No
 def _refuse_other_format(
     first: pathlib.Path, model: VideoStream, file: pathlib.Path, stream: VideoStream
 ) -> None:
+    # What a player reads once, from the first film's header, must hold for all that follow.
     for name, one, other in (
         ("size", (model.height, model.width), (stream.height, stream.width)),
         ("rate", model.average_rate, stream.average_rate),
@@ -217,5 +229,6 @@ def _refuse_other_format(
             raise ValueError(
                 f"{first} and {file} differ in {name}, {one} and {other}; write both alike."
             )
+    # Extradata holds the parameter sets (SPS, PPS) that packets are decoded by.
     if model.codec_context.extradata != stream.codec_context.extradata:
         raise ValueError(f"{first} and {file} were encoded with other settings; write both alike.")

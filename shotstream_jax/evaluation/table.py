@@ -30,17 +30,17 @@ class Table:
     Attributes:
       output: folder for what was found of each, and for the table.
       columns: metrics by name, and what they are called.
-      before: experiments that rows begin with, in order, beside the table's file.
+      prerequisites: experiments to train before the rows', in order, beside the table's file.
       rows: the models.
     """
 
     output: pathlib.Path
     columns: Mapping[str, str]
     rows: tuple[Row, ...]
-    before: tuple[pathlib.Path, ...] = ()
+    prerequisites: tuple[pathlib.Path, ...] = ()
 
 
-def markdown(table: Table, found: Sequence[Mapping[str, Any]]) -> str:
+def comparison_markdown(table: Table, found: Sequence[Mapping[str, Any]]) -> str:
     """The table as text: every number with its 95 % interval."""
     heading = ("", *table.columns.values())
     lines = [heading, ("---", *["---:"] * len(table.columns))]

@@ -7,7 +7,7 @@ import pytest
 
 from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.evaluation.options import EvalOptions, command_line
-from shotstream_jax.evaluation.table import Row, Table, markdown
+from shotstream_jax.evaluation.table import Row, Table, comparison_markdown
 
 ROWS = tuple(
     Row(name=name, experiment=pathlib.Path(f"{file}.py"), options=EvalOptions(stories=3))
@@ -30,7 +30,7 @@ def file(tmp_path):
         "config = Table(\n"
         f"    output=pathlib.Path({str(tmp_path / 'out')!r}),\n"
         "    columns={'carry_over': 'carry-over', 'drift': 'drift'},\n"
-        "    before=(pathlib.Path('zero.py'),),\n"
+        "    prerequisites=(pathlib.Path('zero.py'),),\n"
         "    rows=(\n"
         "        Row(name='As it is', experiment=pathlib.Path('one.py'), options=EvalOptions()),\n"
         "        Row(name='no context', experiment=pathlib.Path('two.py'),\n"
@@ -99,7 +99,7 @@ def test_a_table_is_found_by_name_or_by_path():
 
 def test_every_row_has_its_numbers():
     table = Table(output=pathlib.Path(), columns={"carry_over": "kept"}, rows=ROWS)
-    lines = markdown(table, [found(0.5), found(0.7)]).splitlines()
+    lines = comparison_markdown(table, [found(0.5), found(0.7)]).splitlines()
     assert lines[0] == "|  | kept |"
     assert lines[2:] == [
         "| As it is | 0.500 (0.400 to 0.500) |",

@@ -1,8 +1,8 @@
-"""What compilation costs the first shot: with no program kept from before, and with all kept.
+"""Seconds of a first shot with an empty and with a filled cache of compiled programs.
 
-Cold is the first shot with an empty folder of kept programs; warm is the same again after this
-process has forgotten every program, so that each is traced and looked up in that folder, as in a
-new process. Neither holds the loading of weights or the import of packages.
+Cold is the first shot with an empty cache folder; warm is the same again after
+`jax.clear_caches()`, so that each program is traced and looked up in that folder, as in a new
+process. Neither includes the loading of weights or the import of packages.
 """
 
 import pathlib
@@ -22,13 +22,15 @@ DEFINITION = (
 
 
 def compile_times(film_first_shot: Callable[[str], Any]) -> dict[str, Any]:
-    """Seconds of a first shot, cold, warm and ready, for each of which it is told the name.
+    """Seconds of a first shot: cold, warm and ready; the callable gets the name of each.
 
     Programs stay in memory afterwards.
     """
+    # A folder of its own: the user's cache would make the cold film a warm one.
     with tempfile.TemporaryDirectory() as folder, program_cache(pathlib.Path(folder)):
         jax.clear_caches()
         cold = _seconds(film_first_shot, "cold")
+        # Drops traces and executables of this process and keeps the files.
         jax.clear_caches()
         warm = _seconds(film_first_shot, "warm")
     return {

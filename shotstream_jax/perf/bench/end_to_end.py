@@ -1,7 +1,7 @@
-"""What a viewer gets: frames a second, the wait for the first, the gap at a cut, the beat between.
+"""Delivery of a film: frames a second, time to the first frame, gap at a cut, chunk interval.
 
 A frame counts when it is on the host as 8-bit RGB. Text encoding, context and everything else that
-a shot takes is in these times; chunks are asked for one ahead of being read, as when filming.
+a shot takes is in these times; chunks are requested one ahead of being read, as when filming.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ class Delivery:
     Attributes:
       shot: it belongs to.
       frames: video frames in it.
-      at: seconds since the film was asked for.
+      at: seconds since the film was requested.
     """
 
     shot: int
@@ -34,13 +34,13 @@ class Delivery:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EndToEnd:
-    """How a film arrived; times in seconds.
+    """Delivery times of a film, in seconds.
 
     Attributes:
-      fps: delivered frames per second, from the asking to the last frame.
+      fps: delivered frames per second, from the request to the last frame.
       frames: delivered.
-      seconds: from the asking to the last frame.
-      time_to_first_frame: from the asking to the first frames.
+      seconds: from the request to the last frame.
+      time_to_first_frame: from the request to the first frames.
       cut_latency: from the last frames of a shot to the first of the next.
       chunk_interval: from chunk to chunk within a shot.
       shot_seconds: of each shot, from the last frame of the one before.
@@ -55,11 +55,12 @@ class EndToEnd:
     shot_seconds: tuple[float, ...]
 
 
-def film(networks: Networks, story: Story) -> list[Delivery]:
-    """Film a story, bring its frames to the host, and note when they came."""
+def deliver_film(networks: Networks, story: Story) -> list[Delivery]:
+    """Film a story, copy its frames to the host, and record when each chunk arrived."""
     deliveries = []
     began = time.perf_counter()
     for piece in one_ahead(stream_story(networks, story)):
+        # The copy waits for the device: without it only the dispatch would be timed.
         frames = len(np.asarray(piece.frames))
         at = time.perf_counter() - began
         deliveries.append(Delivery(shot=piece.plan.index, frames=frames, at=at))
@@ -67,7 +68,7 @@ def film(networks: Networks, story: Story) -> list[Delivery]:
 
 
 def end_to_end(deliveries: Sequence[Delivery]) -> EndToEnd:
-    """What the arrivals of a film say of its speed.
+    """Speed and latencies of a film from its deliveries.
 
     Raises:
       ValueError: a film in which nothing arrived.
@@ -76,6 +77,7 @@ def end_to_end(deliveries: Sequence[Delivery]) -> EndToEnd:
         raise ValueError("Nothing was delivered; film a story of 1 shot or more.")
     pairs = list(itertools.pairwise(deliveries))
     frames, last = sum(d.frames for d in deliveries), deliveries[-1].at
+    # A shot lasts from the end of the one before: its cut's context pass is its own time.
     ends = [d.at for d, after in pairs if d.shot != after.shot] + [last]
     return EndToEnd(
         fps=frames / last,

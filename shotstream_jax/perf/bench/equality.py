@@ -35,24 +35,29 @@ from shotstream_jax.rollout.merged import chunk_input
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Index, Latents, Params
 
+# bfloat16 has 8 significant bits: one rounding is off by up to 2^-9 of a number. Rounding errors of
+# 30 layers are random and add as their root: 2^-9 x sqrt(30 x a few) is about 2^-6, doubled here.
 BF16_TOLERANCE = 2.0**-5
-"""Relative error of a network in bfloat16, whose numbers have 8 bits: rounding of many layers."""
+"""Relative error of a network in bfloat16."""
 
+# A few roundings: of inputs to the matrix unit, of the softmax, of the output.
 KERNEL_TOLERANCE = 2.0**-7
 """Relative error of one kernel in bfloat16."""
 
+# float32 rounds at 2^-24; sums over thousands of terms in another order lose some ten bits of that.
 FLOAT32_TOLERANCE = 1e-4
 """Relative error of the same float32 arithmetic in another order."""
 
 _SHOT = 1
-"""The number that the rotation gives to the shot; any will do."""
+"""Shot number of the rotary phase; errors do not depend on it."""
 
-Check = tuple[str, float, Callable[[], tuple[Array, Array]]]
-"""What is compared, how near it must be, and the result with its reference."""
+Comparison = tuple[str, float, Callable[[], tuple[Array, Array]]]
+"""Name, tolerance, and a function that returns the result with its reference."""
 
 
 def equality(sizes: FilmSizes, *, seed: int | None = None) -> dict[str, Any]:
     """Compare every fast path of this platform; `seed` None draws one, which the result holds."""
+    # Fresh inputs in every run: a path that is wrong on some inputs is found sooner or later.
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     checks = []
     for name, tolerance, compare in _checks(sizes, jax.random.key(seed)):
@@ -77,7 +82,7 @@ def _compared(compare: Callable[[], tuple[Array, Array]], tolerance: float) -> d
     return {"error": error, "within": error <= tolerance}
 
 
-def _checks(sizes: FilmSizes, key: Any) -> Iterator[Check]:
+def _checks(sizes: FilmSizes, key: Any) -> Iterator[Comparison]:
     here = jax.default_backend()
     backends: list[AttentionBackend] = [
         backend for backend, where in PLATFORMS.items() if here in where
@@ -137,6 +142,7 @@ def _decoding(sizes: FilmSizes, key: Any, lowering: Any, dtype: Any) -> tuple[Ar
 
 def _transformer(sizes: FilmSizes, key: Any, fast: Compute) -> tuple[Array, Array]:
     """The clean pass of a chunk, and one call for the last that a full cache holds."""
+    # The last chunk sees the most keys: longest softmax sums, largest errors.
     window = sizes.rollout.window
     last = window.local // window.chunk - 1
     draw = jax.jit(_transformer_inputs, static_argnums=0)
@@ -180,7 +186,7 @@ def _velocity(
     x_t: Latents,
     compute: Compute,
 ) -> Latents:
-    """Of a chunk after another one, which the same latents stand for, finished."""
+    """Velocity of a chunk after a finished one, for which the same latents stand in."""
     before = chunk_input(config, cache, chunk - 1, _SHOT, x_t, 0.0)
     given = chunk_input(config, cache, chunk, _SHOT, x_t, TRAIN_STEPS / 2)
     if compute.merged:

@@ -1,7 +1,7 @@
-"""Everything that a GPU has to answer, in one go: speed, kernels, equality, and the comparison.
+"""All measurements of a GPU in one command: speed, kernels, equality, and a peer implementation.
 
-A file is written as soon as its numbers are there, the most wanted first; a part that fails says so
-in its file and the others go on.
+A file is written as soon as its numbers are there, the most important first; a part that fails says
+so in its file and the others go on.
 """
 
 import dataclasses
@@ -18,11 +18,12 @@ from shotstream_jax.files import atomic_file
 from shotstream_jax.perf.bench.equality import equality
 from shotstream_jax.perf.bench.kernels import attempt, kernel_rates
 from shotstream_jax.perf.bench.peer import compare_with_peer
-from shotstream_jax.perf.bench.run import BenchSettings, bench
+from shotstream_jax.perf.bench.run import BenchSettings, run_bench
 from shotstream_jax.perf.bench.split import EncodeVideo
 from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.perf.random_networks import random_networks
 
+# In order of value: a GPU that is lent for minutes may be gone before the last one.
 REPORTS = ("end_to_end", "merged", "kernels", "equality", "peer")
 """Files of a report, without their suffix, in the order in which they are made."""
 
@@ -48,7 +49,7 @@ def gpu_report(
       encode_video: makes a video file of a shot.
       about: provenance, which every file holds.
       rehearsed: whether this is a rehearsal on a CPU; the public implementation runs on it too.
-      tell: told what is being measured.
+      tell: called with a line about what is being measured.
 
     Returns:
       Whether every part was measured, or had a reason to be skipped, and all fast paths agree.
@@ -60,8 +61,12 @@ def gpu_report(
     peer = functools.partial(compare_with_peer, sizes, device=device, compiled=not rehearsed)
     merging = dataclasses.replace(sizes, compute=dataclasses.replace(sizes.compute, merged=True))
     measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "end_to_end": lambda: bench(random_networks(sizes, mesh), sizes, settings, encode_video),
-        "merged": lambda: bench(random_networks(merging, mesh), merging, settings, encode_video),
+        "end_to_end": lambda: run_bench(
+            random_networks(sizes, mesh), sizes, settings, encode_video
+        ),
+        "merged": lambda: run_bench(
+            random_networks(merging, mesh), merging, settings, encode_video
+        ),
         "kernels": lambda: {"kernels": kernel_rates(sizes)},
         "equality": lambda: equality(sizes),
         "peer": peer,
@@ -70,7 +75,7 @@ def gpu_report(
     for name in REPORTS:
         tell(f"{name} ...")
         found = attempt(measures[name])
-        # Weights of one measurement must not stand in the way of the next.
+        # Weights of one measurement must not take the memory of the next.
         gc.collect()
         whole = whole and "failed" not in found and found.get("within", True)
         path = folder / f"{name}.json"

@@ -1,7 +1,7 @@
-"""The two kernels that films are made of, at the shapes of a film, by every way to compute them.
+"""Attention and decoding, which take most of a film's time, at its shapes and by every backend.
 
-Attention is measured with a number of keys that is known when compiled (one program for each chunk
-number) and with one that is chosen when run (one program for all, which is what films).
+Attention is measured with a number of keys that is static (one program for each chunk number) and
+with one that is chosen at run time (one program for all, as when filming).
 """
 
 import functools
@@ -38,6 +38,7 @@ next_jitted = jax.jit(decode_next, static_argnames=("config", "dtype", "lowering
 
 def kernel_rates(sizes: FilmSizes, *, repeats: int = 5) -> list[dict[str, Any]]:
     """Median seconds and rate of every kernel, or why it was not measured."""
+    # A backend of another platform is listed as skipped: a table without it would look complete.
     here, peak = jax.default_backend(), peak_flops(jax.devices()[0].device_kind)
     results = []
     for about, flops, call in (*_attention(sizes), *_decoding(sizes)):
@@ -51,9 +52,10 @@ def kernel_rates(sizes: FilmSizes, *, repeats: int = 5) -> list[dict[str, Any]]:
 
 
 def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured, or the first line of why it was not."""
+    """The measurement, or the first line of the error that prevented it."""
     try:
         return measure()
+    # What XLA and kernels raise for out of memory, missing hardware and unsupported shapes.
     except (RuntimeError, NotImplementedError, ValueError) as error:
         return {"failed": str(error).strip().partition("\n")[0] or type(error).__name__}
 
@@ -61,6 +63,7 @@ def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 def key_counts(sizes: FilmSizes) -> tuple[int, ...]:
     """Keys that the first, the middle and the last chunk of a shot see, own ones included."""
     window, tokens = sizes.rollout.window, sizes.frame_tokens
+    # Time grows linearly in keys: two ends and the middle show whether it does.
     room = window.local // window.chunk
     chunks = sorted({1, (room + 1) // 2, room})
     return tuple((window.context + count * window.chunk) * tokens for count in chunks)
@@ -79,7 +82,7 @@ def attention_inputs(sizes: FilmSizes, key: Any, dtype: Any) -> tuple[Any, Any, 
 
 
 Kernel = tuple[dict[str, Any], int, Callable[[], Any]]
-"""What it is, its operations, and the thing itself."""
+"""Description, operations, and the call."""
 
 
 def _attention(sizes: FilmSizes) -> Iterator[Kernel]:
@@ -87,6 +90,7 @@ def _attention(sizes: FilmSizes) -> Iterator[Kernel]:
     counts = key_counts(sizes)
     for backend in PLATFORMS:
         for which, keys in enumerate(counts):
+            # Two products (q k^T and the weighted values) of a multiplication and an addition each.
             flops = 4 * q.shape[1] * keys * sizes.dit.dim
             about = {
                 "kernel": "attention",
@@ -109,6 +113,7 @@ def _decoding(sizes: FilmSizes) -> Iterator[Kernel]:
     shape = (1, 1, *sizes.grid, sizes.vae.latent_channels)
     latents = jax.random.normal(jax.random.key(2), shape)
     dtype = sizes.compute.dtype
+    # Zeros as the past: time does not depend on values.
     past = init_decoder_cache(sizes.vae, 1, *sizes.grid, dtype)
     for lowering in LOWERINGS:
         how = {"dtype": dtype, "lowering": lowering}

@@ -1,8 +1,8 @@
-"""The same networks as a public PyTorch implementation has them, timed on the same device.
+"""A peer implementation in PyTorch, timed on the same device at the same sizes.
 
 diffusers' Wan transformer and autoencoder, compiled, with random weights of the same sizes, on
 inputs of the same shapes: one call of the bidirectional transformer over a whole shot, and decoding
-a whole shot. torch is not a dependency of this package: it is looked for when asked for.
+a whole shot. torch is not a dependency of this package: it is imported when the comparison runs.
 """
 
 import functools
@@ -80,6 +80,7 @@ def _our_transformer(sizes: FilmSizes) -> Callable[[], Any]:
             dit.head_dim,
             dit.shot_phase,
         )
+        # Any level of noise: time does not depend on it.
         timesteps = jnp.full((1, 1), TRAIN_STEPS / 2)
         return apply_dense(params, dit, latents, timesteps, rope, text, compute=compute).velocity
 
@@ -110,7 +111,7 @@ def _our_decoder(sizes: FilmSizes) -> Callable[[], Any]:
 
 
 Build = Callable[[Any], tuple[Any, dict[str, Any]]]
-"""Their network, and its inputs, made of torch where torch is told to."""
+"""From the torch module: their network and its inputs, on torch's default device."""
 
 
 def _their_transformer(diffusers: Any, sizes: FilmSizes) -> Build:
@@ -148,6 +149,7 @@ def _their_decoder(diffusers: Any, sizes: FilmSizes) -> Build:
             z_dim=vae.latent_channels,
             dim_mult=list(vae.multipliers),
             num_res_blocks=vae.residual_blocks,
+            # Spelt so in diffusers.
             temperal_downsample=list(vae.temporal_downsample),
             latents_mean=list(vae.latent_mean),
             latents_std=list(vae.latent_std),
@@ -163,7 +165,7 @@ def _their_decoder(diffusers: Any, sizes: FilmSizes) -> Build:
 def _their_call(
     torch: Any, build: Build, sizes: FilmSizes, device: str, *, compiled: bool
 ) -> Callable[[], Any]:
-    """One run of their network on a device, in the format of ours."""
+    """One run of their network on a device, in our dtype."""
     with torch.device(device):
         network, inputs = build(torch)
     dtype = getattr(torch, sizes.compute.dtype.__name__)
@@ -181,6 +183,7 @@ def _their_call(
 
 def _their_seconds(torch: Any, call: Callable[[], Any], device: str, repeats: int) -> float:
     """Median seconds of a call, after two that compile and warm up."""
+    # CUDA runs behind Python: unsynchronised, only launches would be timed.
     wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
     seconds = []
     for _ in range(2 + repeats):
@@ -196,4 +199,4 @@ _PARTS = {
     "transformer": (_our_transformer, _their_transformer),
     "decode": (_our_decoder, _their_decoder),
 }
-"""Both implementations of what is compared."""
+"""Ours and theirs of each compared part."""

@@ -1,4 +1,4 @@
-"""Where a number comes from: machine, versions, commit, command; every result carries it."""
+"""Provenance of a result: machine, versions, commit, command; every result file holds it."""
 
 import datetime as dt
 import importlib.metadata
@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+# Chosen by hand: a whole environment would publish paths, names and tokens.
 _FLAGS = (
     "JAX_DEFAULT_MATMUL_PRECISION",
     "JAX_PLATFORMS",
@@ -24,7 +25,7 @@ _FLAGS = (
 
 
 def provenance(command: Sequence[str]) -> dict[str, Any]:
-    """What a result has to say of how it came about, apart from its settings."""
+    """How a result was obtained, apart from its settings."""
     devices = jax.devices()
     return {
         "device": devices[0].device_kind,
@@ -38,19 +39,20 @@ def provenance(command: Sequence[str]) -> dict[str, Any]:
             "jaxlib": _version("jaxlib"),
             "python": platform.python_version(),
         },
-        "commit": commit(),
+        "commit": git_commit(),
         "command": list(command),
         "flags": {name: os.environ[name] for name in _FLAGS if name in os.environ},
         "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
     }
 
 
-def commit(file: pathlib.Path = pathlib.Path(__file__)) -> str | None:
+def git_commit(file: pathlib.Path = pathlib.Path(__file__)) -> str | None:
     """The commit of the checkout that a file belongs to, with a plus if anything differs from it.
 
-    None of a file that no checkout knows, as that of an installed package.
+    None for a file that is in no checkout, as that of an installed package.
     """
     try:
+        # An installed package may lie inside another project's checkout, whose commit is not ours.
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
         found = _git(file.parent, "rev-parse", "HEAD")
         changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no")

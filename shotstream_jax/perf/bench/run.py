@@ -1,7 +1,7 @@
-"""`shotstream bench` without the command: films a made-up story several times and says how fast.
+"""`shotstream bench` without the command: films a synthetic story several times and times it.
 
-End to end first, since that is what a viewer gets; then the parts, memory, and compilation. Every
-film has captions of its own, so that text is encoded anew in each.
+Compilation, end to end, memory, and the split into parts. Every film has captions of its own, so
+that text is encoded in each.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from shotstream_jax.perf.bench.compile_time import compile_times
-from shotstream_jax.perf.bench.end_to_end import end_to_end, film
+from shotstream_jax.perf.bench.end_to_end import deliver_film, end_to_end
 from shotstream_jax.perf.bench.memory import peak_memory
 from shotstream_jax.perf.bench.split import EncodeVideo, split, split_document
 from shotstream_jax.perf.peaks import peak_flops
@@ -29,6 +29,8 @@ class BenchSettings:
       fps: video frames per second of the film, for its file.
     """
 
+    # Three shots have two cuts, the second with context of two shots; one warm film fills caches of
+    # allocators and clocks after the films that compile.
     shots: int = 3
     warmup: int = 1
     fps: int = 16
@@ -42,21 +44,22 @@ class BenchSettings:
             )
 
 
-def bench(
+def run_bench(
     networks: Networks, sizes: FilmSizes, settings: BenchSettings, encode_video: EncodeVideo
 ) -> dict[str, Any]:
-    """Measure filming, as JSON has it.
+    """Measure filming; the result is plain JSON.
 
     `compile` is the first shot, cold and warm; `end_to_end` a whole film; `memory` the peak up to
     its end; `split` another film, part by part.
     """
     one_shot = dataclasses.replace(settings, shots=1)
     compiled = compile_times(
-        lambda label: film(networks, bench_story(sizes, one_shot, f"{label} programs"))
+        lambda label: deliver_film(networks, bench_story(sizes, one_shot, f"{label} programs"))
     )
     for number in range(settings.warmup):
-        film(networks, bench_story(sizes, settings, f"warm-up {number}"))
-    arrived = end_to_end(film(networks, bench_story(sizes, settings, "measured")))
+        deliver_film(networks, bench_story(sizes, settings, f"warm-up {number}"))
+    arrived = end_to_end(deliver_film(networks, bench_story(sizes, settings, "measured")))
+    # Before the split, which holds all frames of a shot for its video file.
     memory = peak_memory()
     calls, seconds = split(networks, sizes, bench_story(sizes, settings, "split"), encode_video)
     return {
@@ -75,7 +78,8 @@ def bench(
 
 
 def bench_story(sizes: FilmSizes, settings: BenchSettings, label: str) -> Story:
-    """A story of cuts, whose captions no story of another label has."""
+    """A story of cuts whose captions contain its label."""
+    # A caption that was encoded before would come from the cache.
     captions = [f"wide shot of {label}, take {index}." for index in range(settings.shots)]
     return Story(
         title=label,

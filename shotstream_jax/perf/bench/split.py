@@ -1,4 +1,4 @@
-"""Where the time of a film goes: every part of the camera's work waited for, one after another.
+"""Time of a film by part: every part of the camera's work is waited for, one after another.
 
 The camera and its programs are the ones that film; only its `run` waits for the device before and
 after each part. Parts overlap when filming in earnest, so they add up to more than a film takes.
@@ -22,16 +22,16 @@ from shotstream_jax.story import Story
 from shotstream_jax.typing import UInt8
 
 EncodeVideo = Callable[[Sequence[UInt8[np.ndarray, "video_frame height width 3"]]], None]
-"""Makes a video file of the chunks of a shot, and throws it away."""
+"""Encodes the chunks of a shot to a temporary video file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
-    """One piece of work, measured.
+    """A timed call of one part.
 
     Attributes:
-      part: what it was.
-      chunk: of the camera's film, for parts that see more with every chunk.
+      part: its name.
+      chunk: number of the chunk, for parts that attend to more keys with every chunk.
       seconds: from ready inputs to ready results.
       flops: operations by the sizes alone, 0 where none are counted.
     """
@@ -43,7 +43,7 @@ class Call:
 
 
 class Recorder:
-    """A camera's `run` that waits and remembers."""
+    """A camera's `run` that waits for the device and records every call."""
 
     def __init__(self, sizes: FilmSizes):
         self.calls: list[Call] = []
@@ -54,7 +54,8 @@ class Recorder:
     def __call__(
         self, part: Part, program: Callable[..., Any], *inputs: Any, **settings: Any
     ) -> Any:
-        """Do a part of the work and note how long it took."""
+        """Run one part and record its seconds."""
+        # Inputs may still be on their way: their time belongs to the part that makes them.
         jax.block_until_ready(inputs)
         began = time.perf_counter()
         result = jax.block_until_ready(program(*inputs, **settings))
@@ -70,7 +71,7 @@ class Recorder:
         return result
 
     def add(self, part: str, seconds: float, flops: int = 0) -> None:
-        """Note a piece of work that somebody else did and measured."""
+        """Record a call that was timed by the caller."""
         self.calls.append(Call(part=part, chunk=self._chunk, seconds=seconds, flops=flops))
 
 
@@ -91,10 +92,11 @@ def split(
 
 
 def split_document(calls: Sequence[Call], seconds: float, peak: float | None) -> dict[str, Any]:
-    """The split as JSON has it: seconds of every part, in the order in which parts first came."""
+    """The split as JSON: seconds of every part, in the order in which parts first ran."""
     parts = {call.part: [c for c in calls if c.part == call.part] for call in calls}
     return {
         "seconds": seconds,
+        # Python between parts: dispatch, planning, slicing.
         "other_seconds": seconds - sum(call.seconds for call in calls),
         "parts": {name: _part_document(name, of_part) for name, of_part in parts.items()},
         "achieved": {

@@ -1,4 +1,4 @@
-"""Seconds, measured: nothing counts as done before the device is."""
+"""Timing of device work: a call counts as done when the device has finished it."""
 
 import dataclasses
 import time
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spread:
-    """How seconds are spread.
+    """Percentiles of a sample of seconds.
 
     Attributes:
       p50: median.
@@ -27,7 +27,7 @@ class Spread:
 
 
 def spread(seconds: Sequence[float]) -> Spread | None:
-    """Median, 95th percentile and largest; None of nothing."""
+    """Median, 95th percentile and largest; None for an empty sample."""
     if not seconds:
         return None
     p50, p95 = np.percentile(seconds, [50, 95])
@@ -35,13 +35,14 @@ def spread(seconds: Sequence[float]) -> Spread | None:
 
 
 def seconds_of(call: Callable[[], Any], *, repeats: int = 5) -> float:
-    """Median seconds of a call that was made once before."""
+    """Median seconds of a call, after one that compiles and is not counted."""
     jax.block_until_ready(call())
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - began)
+    # The median: another process on the machine disturbs some calls and not half of them.
     return float(np.median(seconds))
 
 

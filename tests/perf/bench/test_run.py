@@ -10,8 +10,8 @@ import pytest
 
 from shotstream_jax.perf.bench.end_to_end import Delivery, end_to_end
 from shotstream_jax.perf.bench.memory import peak_memory
-from shotstream_jax.perf.bench.provenance import commit, provenance
-from shotstream_jax.perf.bench.run import BenchSettings, bench, bench_story, total_peak
+from shotstream_jax.perf.bench.provenance import git_commit, provenance
+from shotstream_jax.perf.bench.run import BenchSettings, bench_story, run_bench, total_peak
 from shotstream_jax.perf.bench.split import Call, Recorder, split, split_document
 from shotstream_jax.perf.bench.timing import rate, spread
 from shotstream_jax.perf.plan.part_cost import call_flops
@@ -28,7 +28,7 @@ def encoded():
 
 @pytest.fixture(scope="module")
 def measured(networks, sizes, encoded):
-    return bench(networks, sizes, SETTINGS, encoded.append)
+    return run_bench(networks, sizes, SETTINGS, encoded.append)
 
 
 def test_every_frame_of_the_story_is_delivered(measured, sizes):
@@ -207,11 +207,11 @@ def test_the_commit_is_that_of_the_checkout_a_file_belongs_to(tmp_path):
     file, stranger = tmp_path / "a.py", tmp_path / "b.py"
     for path in (file, stranger):
         path.write_text("")
-    assert commit(file) is None
+    assert git_commit(file) is None
     git("init", "-q")
     git("add", "a.py")
     git("commit", "-qm", "a")
     head = git("rev-parse", "HEAD")
-    assert (commit(file), commit(stranger)) == (head, None)
+    assert (git_commit(file), git_commit(stranger)) == (head, None)
     file.write_text("changed")
-    assert commit(file) == f"{head}+"
+    assert git_commit(file) == f"{head}+"
