@@ -1,8 +1,8 @@
-"""Films as their latents, encoded once: what every stage after the autoencoder trains on.
+"""Films as latents, encoded once: the training data of every stage after the autoencoder.
 
-A shot is stored twice. As a clip, encoded whole, it is what a network learns to make. Those of its
-frames that a later shot may ask for are stored as references too, each encoded as a picture by
-itself, which is how a network is shown what came before.
+A shot is stored twice. As a clip, encoded whole, it is a training target. Those of its frames that
+a later shot may have in its context are also stored as references, each encoded as a picture by
+itself, because that is how context frames reach the network.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ class LatentFilm:
     """A film without pixels.
 
     Attributes:
-      captions: what the text encoder reads for each shot.
+      captions: one for each shot.
       clips: every shot, encoded whole.
-      references: frames of every shot, encoded one by one.
-      reference_frames: which video frames these are, in every shot.
+      references: possible context frames of every shot, encoded one by one.
+      reference_frames: their numbers among the video frames, the same in every shot.
       video_frames: of every shot.
     """
 
@@ -45,10 +45,10 @@ class LatentFilm:
         return (self.video_frames,) * len(self.captions)
 
     def context(self, refs: Sequence[FrameRef]) -> ShotLatents:
-        """The frames named, one latent frame each.
+        """Context frames, one latent frame each.
 
         Raises:
-          ValueError: a frame that was not encoded.
+          ValueError: a frame that was not encoded as a reference.
         """
         for ref in refs:
             if ref.frame not in self.reference_frames:
@@ -69,7 +69,7 @@ class LatentFilms:
         self.facts: Mapping[str, Any] = self._reader.facts
 
     def __len__(self) -> int:
-        """How many films there are."""
+        """Number of films."""
         return len(self._reader)
 
     def __getitem__(self, index: int) -> LatentFilm:
@@ -77,6 +77,7 @@ class LatentFilms:
         fields = self._reader[index]
         return LatentFilm(
             captions=tuple(str(caption) for caption in fields["captions"]),
+            # Stored in half precision; losses and noise are computed in single precision.
             clips=fields["clips"].astype(np.float32),
             references=fields["references"].astype(np.float32),
             reference_frames=tuple(self.facts["reference_frames"]),
@@ -85,5 +86,5 @@ class LatentFilms:
 
 
 def reference_frames(video_frames: int, budget: int = CONTEXT_BUDGET) -> tuple[int, ...]:
-    """Frames of a shot of `video_frames` that any later shot of its film may ask for."""
+    """Video frames of a shot that any later shot of its film may have in its context."""
     return context_candidates(video_frames, 1, budget)

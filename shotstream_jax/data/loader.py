@@ -1,11 +1,9 @@
 """Batches of samples, in an order that a seed decides and that a resumed run continues exactly.
 
-Every process reads its own share of the films. All films of a batch come from one source, so that
-stories of different lengths never meet in an array; sources take turns, on all processes alike.
+Every process reads its own share of the films.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import grain
@@ -13,15 +11,15 @@ import grain
 from shotstream_jax.data.transforms import Sample, Transform
 
 _EPOCHS = 1 << 32
-"""Without end, for all that it matters; Grain's own infinity overflows in batches of 1."""
+"""In effect infinite. Grain's own infinity, `repeat(None)`, overflows in batches of 1."""
 
 
 @runtime_checkable
 class Films(Protocol):
-    """Films by number, of any kind that a transform understands."""
+    """Films by number, of any type that a transform takes."""
 
     def __len__(self) -> int:
-        """How many films there are."""
+        """Number of films."""
         ...
 
     def __getitem__(self, index: int) -> Any:
@@ -35,12 +33,12 @@ class LoaderConfig:
 
     Attributes:
       batch: samples of a batch of this process.
-      seed: where the order and the draws of the transform start.
+      seed: of the order, and of the transform's random numbers.
       shuffle: whether every epoch has an order of its own; else films come by number.
-      process_index: which share of the films this process reads.
-      process_count: how many shares there are.
-      threads: threads that make samples; 0 makes them when they are asked for.
-      ahead: samples made ahead of need.
+      process_index: number of this process, and of its share of the films.
+      process_count: number of processes.
+      threads: threads that make samples; 0 makes them when they are requested.
+      ahead: samples prefetched.
     """
 
     batch: int
@@ -62,29 +60,24 @@ class LoaderConfig:
 
 
 def make_loader(
-    sources: Sequence[Films], transform: Transform, config: LoaderConfig
+    films: Films, transform: Transform, config: LoaderConfig
 ) -> grain.IterDataset[Sample]:
-    """Batches without end; `get_state` and `set_state` of their iterator resume to the bit.
+    """Infinite batches; `get_state` and `set_state` of their iterator resume to the bit.
 
     Raises:
-      ValueError: no source, or a source with fewer films than there are processes.
+      ValueError: fewer films than there are processes.
     """
-    if not sources:
-        raise ValueError("0 sources of films; give 1 or more.")
-    turns = [_batches(source, transform, config, turn) for turn, source in enumerate(sources)]
-    reading = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.ahead)
-    return grain.MapDataset.mix(turns).to_iter_dataset(reading)
-
-
-def _batches(
-    source: Films, transform: Transform, config: LoaderConfig, turn: int
-) -> grain.MapDataset[Sample]:
-    if len(source) < config.process_count:
+    if len(films) < config.process_count:
         raise ValueError(
-            f"Source {turn} has {len(source)} films for {config.process_count} processes; "
-            "give every process one or more."
+            f"There are {len(films)} films for {config.process_count} processes; give every "
+            "process one or more."
         )
-    films = grain.MapDataset.source(source).seed(config.seed + turn)
-    films = films.shuffle() if config.shuffle else films
-    share = films[config.process_index :: config.process_count]
-    return share.repeat(_EPOCHS).random_map(transform).batch(config.batch)
+    reading = grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=config.ahead)
+    ordered = grain.MapDataset.source(films).seed(config.seed)
+    # All films are shuffled, then split: every process permutes alike, so that shares of one epoch
+    # do not overlap, and a film is on another process in the next.
+    ordered = ordered.shuffle() if config.shuffle else ordered
+    share = ordered[config.process_index :: config.process_count]
+    # Repeated before batching: a share that does not divide into batches loses no film.
+    samples = share.repeat(_EPOCHS).random_map(transform)
+    return samples.batch(config.batch).to_iter_dataset(reading)

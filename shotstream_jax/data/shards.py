@@ -1,36 +1,45 @@
-"""Samples that a program made, on disk: plain arrays in shards, each there whole or not at all.
+"""Computed samples on disk: ArrayRecord files, each complete or absent, and one JSON of facts.
 
-    dataset.json                 what was asked for
-    shard_00000/latents.npy      [sample ...], one file a field
-    shard_00000/captions.npy
+    dataset.json                 number of samples, kind, dtypes and shapes of the fields, settings
+    shard_00000.array_record     a record for each sample
+    shard_00001.array_record
 
-A maker that was stopped goes on with the shards that are missing; several makers may share a
-folder, each with shards of its own. Readers map files into memory and copy what they are asked for.
+A record is one sample as NumPy's `.npz`: it names every field with its dtype and shape, and holds a
+CRC-32 of each, which is compared when it is read. A stopped job resumes with the missing shards;
+several processes may share a folder, each with shards of its own. Samples are read by number, in
+any order.
 """
 
 import dataclasses
-import functools
+import io
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import grain
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
 
-from shotstream_jax.files import atomic_file, atomic_folder
+from shotstream_jax.files import atomic_file
 
 FACTS = "dataset.json"
 
 Arrays = Mapping[str, np.ndarray]
+"""Arrays by field; with or without a leading sample axis."""
+
+_WRITER = "group_size:1,uncompressed"
+"""One record a chunk, since a read fetches and checks whole chunks and samples are read in random
+order. Half-precision latents are close to noise: compressing them costs time and gains little."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shards:
-    """A dataset that is being made.
+    """A dataset that is being written.
 
     Attributes:
-      folder: where it is.
-      samples: how many there will be.
+      folder: of the dataset.
+      samples: number of samples of the complete dataset.
       size: samples of a shard; the last one may have fewer.
     """
 
@@ -39,62 +48,92 @@ class Shards:
     size: int
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: no samples, or shards of none."""
+        """Raises: ValueError: no samples, or shards without samples."""
         if min(self.samples, self.size) < 1:
             raise ValueError(
                 f"{self.samples} samples in shards of {self.size}; both must be 1 or more."
             )
 
     def describe(self, facts: Mapping[str, Any]) -> None:
-        """Note what the samples are, for readers."""
-        text = json.dumps({"samples": self.samples, "size": self.size, **facts}, indent=1)
-        with atomic_file(self.folder / FACTS) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        """Write the facts of the dataset; what is known of its fields stays."""
+        path = self.folder / FACTS
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        fields = {"fields": known["fields"]} if "fields" in known else {}
+        content = {"samples": self.samples, "size": self.size, **facts, **fields}
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def __len__(self) -> int:
-        """Shards there will be."""
+        """Shards of the complete dataset."""
         return -(-self.samples // self.size)
 
     def rows(self, shard: int) -> range:
-        """The samples of one shard."""
+        """The numbers of the samples of one shard."""
         return range(shard * self.size, min((shard + 1) * self.size, self.samples))
 
+    def path(self, shard: int) -> pathlib.Path:
+        """The file of one shard, written or not."""
+        return self.folder / f"shard_{shard:05d}.array_record"
+
     def missing(self, process: int = 0, processes: int = 1) -> Iterator[int]:
-        """Shards that one of several makers has still to make."""
+        """Shards that are not written yet, of those that one of several processes writes."""
         for shard in range(process, len(self), processes):
-            if not _place(self.folder, shard).is_dir():
+            if not self.path(shard).is_file():
                 yield shard
 
     def write(self, shard: int, arrays: Arrays) -> None:
-        """Put a shard in its place.
+        """Write a shard.
+
+        Args:
+          shard: its number.
+          arrays: every field, with its samples along the first axis.
 
         Raises:
-          ValueError: arrays of other lengths than the shard has samples.
+          ValueError: arrays of other lengths than the shard has samples, or fields of other names,
+            dtypes or shapes than those of a shard that was written before.
         """
-        count = len(self.rows(shard))
+        rows = self.rows(shard)
         for name, array in arrays.items():
-            if len(array) != count:
+            if len(array) != len(rows):
                 raise ValueError(
-                    f"Shard {shard} has {count} samples and {name} {len(array)}; make one a sample."
+                    f"Shard {shard} has {len(rows)} samples and {name} {len(array)}; make one a "
+                    "sample."
                 )
-        with atomic_folder(_place(self.folder, shard)) as partial:
-            for name, array in arrays.items():
-                np.save(partial / f"{name}.npy", array, allow_pickle=False)
+        self._check_fields(shard, _sample(arrays, 0))
+        with atomic_file(self.path(shard)) as partial:
+            writer = ArrayRecordWriter(str(partial), _WRITER)
+            for row in range(len(rows)):
+                writer.write(_encode(_sample(arrays, row)))
+            # The footer, without which the file cannot be read, is written here.
+            writer.close()
+
+    def _check_fields(self, shard: int, sample: Arrays) -> None:
+        """Note the fields in the facts with the first shard, and compare with them after that."""
+        path, found = self.folder / FACTS, _fields(sample)
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if "fields" not in facts:
+            with atomic_file(path) as partial:
+                partial.write_text(json.dumps({**facts, "fields": found}, indent=1) + "\n", "utf-8")
+        elif found != facts["fields"]:
+            raise ValueError(
+                f"Shard {shard} of {self.folder} has {_difference(found, facts['fields'])} in "
+                "shards written before; start again with --overwrite."
+            )
 
 
 class ShardReader:
-    """A dataset that is complete, sample by sample, in any order."""
+    """A complete dataset, read sample by sample, in any order."""
 
     def __init__(self, folder: pathlib.Path, kind: str) -> None:
         """Open the dataset of a folder.
 
         Args:
-          folder: where it is.
-          kind: of samples, as whoever made them noted.
+          folder: of the dataset.
+          kind: of samples, as the facts name it.
 
         Raises:
-          ValueError: a folder that holds no dataset, one of another kind, or one with shards
-            missing.
+          ValueError: a folder without a dataset, a dataset of another kind, one with shards
+            missing, or a shard that is damaged.
         """
         self._folder = folder
         try:
@@ -117,9 +156,10 @@ class ShardReader:
                 f"{folder} has {len(self._shards) - len(missing)} of {len(self._shards)} shards; "
                 "go on with the `shotstream train` config whose output it is (--resume)."
             )
+        self._records = [self._open(shard) for shard in range(len(self._shards))]
 
     def __len__(self) -> int:
-        """Samples there are."""
+        """Number of samples."""
         return self._shards.samples
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
@@ -127,33 +167,82 @@ class ShardReader:
 
         Raises:
           IndexError: there is no such sample.
-          ValueError: a file of its shard that cannot be read, with its path.
+          ValueError: its record is damaged, or has other fields than the dataset; with the path.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"Sample {index} of {len(self)}: samples count from 0.")
         shard, row = divmod(int(index), self._shards.size)
-        return {name: np.array(array[row]) for name, array in self._arrays(shard).items()}
+        # A bit may flip in the container, in the zip directory or in an array: each layer has a
+        # check of its own, and errors of its own that no common base class holds.
+        try:
+            sample = _decode(self._records[shard][row])
+        except Exception as error:
+            raise self._damaged(shard, f"sample {index}: {_reason(error)}") from error
+        found = _fields(sample)
+        if found != self.facts["fields"]:
+            raise self._damaged(
+                shard, f"sample {index} has {_difference(found, self.facts['fields'])} in {FACTS}"
+            )
+        return sample
 
-    @functools.cache  # noqa: B019 - a reader lives as long as the run that reads.
-    def _arrays(self, shard: int) -> dict[str, np.ndarray]:
-        place = _place(self._folder, shard)
-        return {path.stem: _map_file(path) for path in sorted(place.glob("*.npy"))}
+    def _open(self, shard: int) -> grain.sources.ArrayRecordDataSource:
+        # A source for each file, not one for all: errors of the library do not name the file.
+        try:
+            records = grain.sources.ArrayRecordDataSource(str(self._shards.path(shard)))
+        except Exception as error:
+            raise self._damaged(shard, _reason(error)) from error
+        expected = len(self._shards.rows(shard))
+        if len(records) != expected:
+            raise self._damaged(shard, f"it has {len(records)} records of {expected}")
+        return records
+
+    def _damaged(self, shard: int, reason: str) -> ValueError:
+        return ValueError(
+            f"{self._shards.path(shard)} is damaged ({reason}); remove it and make it again with "
+            "the `shotstream train` config whose output it is (--resume)."
+        )
 
 
-def _map_file(path: pathlib.Path) -> np.ndarray:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged ({_reason(error)}); remove its folder and make it again (--resume)."
-        ) from error
+def _sample(arrays: Arrays, row: int) -> Arrays:
+    # An index into one axis gives scalars, which are not arrays.
+    return {name: np.asarray(array[row]) for name, array in arrays.items()}
 
 
-def _place(folder: pathlib.Path, shard: int) -> pathlib.Path:
-    return folder / f"shard_{shard:05d}"
+def _encode(sample: Arrays) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **sample)
+    return buffer.getvalue()
+
+
+def _decode(record: bytes) -> dict[str, np.ndarray]:
+    # Zip compares the CRC-32 of every field that is read.
+    with np.load(io.BytesIO(record), allow_pickle=False) as fields:
+        return dict(fields)
+
+
+def _fields(sample: Arrays) -> dict[str, Any]:
+    """Dtype and shape by field, as JSON; texts of any length are one dtype."""
+    return {
+        name: {
+            "dtype": "str" if array.dtype.kind == "U" else str(array.dtype),
+            "shape": list(array.shape),
+        }
+        for name, array in sample.items()
+    }
+
+
+def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """The first field that differs: `latents float16 [3, 4] where it is float16 [5, 4]`."""
+
+    def shown(fields: Mapping[str, Any]) -> str:
+        return f"{fields[name]['dtype']} {fields[name]['shape']}" if name in fields else "absent"
+
+    everything = {**expected, **found}
+    name = next(n for n in everything if found.get(n) != expected.get(n))
+    return f"{name} {shown(found)} where it is {shown(expected)}"
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"no {error.args[0]} in {FACTS}"
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,8 +1,8 @@
-"""Where films come from: the protocols of a source, and films read from records; random access.
+"""Sources of films with random access: the protocols, and films read from TFDS records.
 
-A `Film` hands out the frames that it is asked for and no others, so that an excerpt of a rendered
-film costs its own frames, not the whole film. All films of one source have the same number of
-shots and the same size: a batch from one source is dense.
+A `Film` returns only the frames that are requested, so that a clip of a rendered film costs its own
+frames and not the whole film. All films of one source have the same number of shots and the same
+size, so that they stack into a batch.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ class Film(Protocol):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """What the text encoder reads for each shot."""
+        """One for each shot."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class FilmSource(Protocol):
     """Films by number."""
 
     def __len__(self) -> int:
-        """How many films there are."""
+        """Number of films."""
         ...
 
     def __getitem__(self, index: int) -> Film:
@@ -68,7 +68,7 @@ class RecordSource:
             raise ValueError(f"{folder} has 0 {split!r} films; write some, or take another split.")
 
     def __len__(self) -> int:
-        """How many films there are."""
+        """Number of films."""
         return len(self._records)
 
     def __getitem__(self, index: int) -> "StoredFilm":
@@ -93,7 +93,7 @@ class StoredFilm:
 
     Attributes:
       pixels: every video frame of every shot.
-      captions: what the text encoder reads for each shot.
+      captions: one for each shot.
     """
 
     pixels: UInt8[np.ndarray, "shot video_frame height width 3"]

@@ -105,5 +105,5 @@ class PhasedClips:
         phase = self._phases[index]
         # A phase of its own seed: a story is not met twice because the clips become longer.
         config = LoaderConfig(batch=phase.batch, seed=self._seed + 1000 * index)
-        loader = make_loader([self._source], RandomClip(phase.video_frames), config)
+        loader = make_loader(self._source, RandomClip(phase.video_frames), config)
         self._clips, self._phase = iter(loader), index

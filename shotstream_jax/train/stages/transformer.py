@@ -141,7 +141,7 @@ class TransformerTraining(Training):
             process_index=jax.process_index(),
             process_count=processes,
         )
-        return iter(make_loader([films], transform, config))
+        return iter(make_loader(films, transform, config))
 
     def film_validation(
         self,
