@@ -10,7 +10,7 @@ Run `shotstream train configs/tiny_all.py --resume` first.
 import dataclasses
 import pathlib
 
-from shotstream_jax.evaluation.options import EvalOptions
+from shotstream_jax.evaluation.eval_options import EvalOptions
 from shotstream_jax.evaluation.table import Row, Table
 
 HERE = pathlib.Path("ablations")

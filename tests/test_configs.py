@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from shotstream_jax.cli.table import Table
+from shotstream_jax.cli.comparison_table import Table
 from shotstream_jax.cli.train import load_experiment
 from shotstream_jax.perf.plan.experiment import experiment_programs
 from shotstream_jax.presets import TINY

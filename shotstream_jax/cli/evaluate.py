@@ -23,13 +23,13 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from shotstream_jax.cli.comparison_table import find_table, make_table, stored
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.options import open_named
-from shotstream_jax.cli.table import find_table, make_table, stored
 from shotstream_jax.cli.train import train_file
+from shotstream_jax.evaluation.eval_options import EvalOptions, command_line
 from shotstream_jax.evaluation.films import EvalSetup, EvalStory, Film, draw_stories
 from shotstream_jax.evaluation.generators import BindGenerator, bind_generator
-from shotstream_jax.evaluation.options import EvalOptions, command_line
 from shotstream_jax.evaluation.passes import Evaluation, Progress, plan_passes, run_passes
 from shotstream_jax.evaluation.scores import Metric, PassName
 from shotstream_jax.evaluation.story_sheet import SHOWN, save_story_sheet

@@ -192,8 +192,10 @@ class ShardReader:
         except Exception as error:
             raise self._damaged(shard, _reason(error)) from error
         expected = len(self._shards.rows(shard))
-        if len(records) != expected:
-            raise self._damaged(shard, f"it has {len(records)} records of {expected}")
+        # Grain's wrapper takes its length from the library's class, which its types do not say.
+        count = len(records)  # pyright: ignore[reportArgumentType]
+        if count != expected:
+            raise self._damaged(shard, f"it has {count} records of {expected}")
         return records
 
     def _damaged(self, shard: int, reason: str) -> ValueError:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from shotstream_jax.evaluation.options import EvalOptions
+from shotstream_jax.evaluation.eval_options import EvalOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

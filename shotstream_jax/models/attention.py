@@ -32,7 +32,7 @@ Queries = Float[Array, "batch query head head_dim"]
 Keys = Float[Array, "batch key head head_dim"]
 
 
-Kernel = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
+AttentionKernel = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
 
 AttentionPattern = Callable[[Heads, KeyValue, CachedKeyValue | None], Heads]
 """Self-attention of queries to their own keys and values, and to one layer of a cache."""
@@ -145,7 +145,7 @@ def cached_prefix_then_chunk(
     return jnp.concatenate([prefix_mixed, chunk_mixed], axis=1)
 
 
-def split_over_devices(kernel: Kernel, mesh: Mesh | None) -> Kernel:
+def split_over_devices(kernel: AttentionKernel, mesh: Mesh | None) -> AttentionKernel:
     """A kernel that every device runs on its own heads, and its own samples where they divide.
 
     The compiler cannot split a kernel by itself. Heads and samples do not look at one another.

@@ -8,7 +8,7 @@ import tyro
 from PIL import Image
 
 from shotstream_jax.cli.evaluate import evaluate
-from shotstream_jax.evaluation.options import EvalOptions, command_line
+from shotstream_jax.evaluation.eval_options import EvalOptions, command_line
 
 SMALL = ("--stories", "2", "--shots", "2", "--size", "32", "48", "--video-frames", "9")
 

@@ -5,8 +5,8 @@ import pathlib
 
 import pytest
 
-from shotstream_jax.cli.table import find_table, make_table, stored
-from shotstream_jax.evaluation.options import EvalOptions, command_line
+from shotstream_jax.cli.comparison_table import find_table, make_table, stored
+from shotstream_jax.evaluation.eval_options import EvalOptions, command_line
 from shotstream_jax.evaluation.table import Row, Table, comparison_markdown
 
 ROWS = tuple(
@@ -25,7 +25,7 @@ def file(tmp_path):
     path = tmp_path / "table.py"
     path.write_text(
         "import pathlib\n"
-        "from shotstream_jax.evaluation.options import EvalOptions\n"
+        "from shotstream_jax.evaluation.eval_options import EvalOptions\n"
         "from shotstream_jax.evaluation.table import Row, Table\n"
         "config = Table(\n"
         f"    output=pathlib.Path({str(tmp_path / 'out')!r}),\n"

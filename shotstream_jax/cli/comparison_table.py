@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from shotstream_jax.cli.exit_codes import ExitCode
-from shotstream_jax.evaluation.options import EvalOptions
+from shotstream_jax.evaluation.eval_options import EvalOptions
 from shotstream_jax.evaluation.table import Table, comparison_markdown
 from shotstream_jax.files import atomic_file
 from shotstream_jax.train.engine.experiment import load_config
