@@ -7,10 +7,7 @@ About 500 generator updates of 32 samples in the paper, one for every five of th
 
 import pathlib
 
-from shotstream_jax.model_config import RolloutConfig
-from shotstream_jax.models.dit_config import WAN_1_3B
-from shotstream_jax.models.text_encoder import UMT5_XXL
-from shotstream_jax.presets import WAN_NEGATIVE
+from shotstream_jax.presets import PRESETS, WAN_NEGATIVE
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import MeshConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig
@@ -21,9 +18,7 @@ config = IntraShotTraining(
     output=pathlib.Path("runs/wan/dmd_intra"),
     steps=3000,
     batch=32,
-    dit=WAN_1_3B,
-    text=UMT5_XXL,
-    rollout=RolloutConfig(),
+    model=PRESETS["wan-1.3b"],
     clip=ClipShape(),
     generator=pathlib.Path("runs/wan/causal_init/export"),
     teacher=pathlib.Path("runs/wan/teacher/export"),
