@@ -14,6 +14,7 @@ from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
 from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
+from shotstream_jax.models.vae import init_vae
 from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.train.engine.pipeline import run
 from shotstream_jax.train.engine.run_folder import describe
@@ -32,9 +33,10 @@ def begun(tmp_path_factory):
         {
             "dit": jax.jit(init_dit, static_argnums=1)(key, miniature.DIT),
             "text": jax.jit(init_text_encoder, static_argnums=1)(key, miniature.TEXT),
+            "vae": jax.jit(init_vae, static_argnums=1)(key, miniature.VAE),
         },
         CheckpointConfig(
-            networks={"dit": miniature.DIT, "text": miniature.TEXT},
+            networks={"dit": miniature.DIT, "text": miniature.TEXT, "vae": miniature.VAE},
             rollout=miniature.ROLLOUT,
             weights="trained",
             training=training_facts("base", 2, 0),
