@@ -7,18 +7,19 @@ About 9 minutes on 2 CPU cores; the adapters are merged into what is exported.
 
 import pathlib
 
-from shotstream_jax.model_config import LoRAConfig
 from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig
-from shotstream_jax.train.stages.dmd_inter import InterShotTraining
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 
 config = InterShotTraining(
     output=pathlib.Path("runs/tiny/dmd_inter"),
     steps=600,
     batch=8,
-    model=TINY,
+    dit=TINY.dit,
+    text=TINY.text,
+    rollout=TINY.rollout,
     clip=ClipShape(frames=6, rows=12, cols=20),
     compute=ComputeConfig(dtype="float32", remat="none"),
     generator=pathlib.Path("runs/tiny/dmd_intra/export"),

@@ -7,7 +7,6 @@
 
 import pathlib
 
-from shotstream_jax.presets import TINY
 from shotstream_jax.train.stages.latents import LatentDataset
 
 config = LatentDataset(
@@ -15,7 +14,6 @@ config = LatentDataset(
     samples=2000,
     shard=25,
     seed=1,
-    model=TINY,
     vae=pathlib.Path("runs/tiny/vae_motion/export"),
     height=48,
     width=80,

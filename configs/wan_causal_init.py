@@ -7,7 +7,9 @@
 
 import pathlib
 
-from shotstream_jax.presets import PRESETS
+from shotstream_jax.model_config import RolloutConfig
+from shotstream_jax.models.dit_config import WAN_1_3B
+from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import MeshConfig
 from shotstream_jax.train.stages.causal_init import CausalInitTraining
@@ -18,7 +20,9 @@ config = CausalInitTraining(
     steps=2000,
     batch=64,
     accumulate=2,
-    model=PRESETS["wan-1.3b"],
+    dit=WAN_1_3B,
+    text=UMT5_XXL,
+    rollout=RolloutConfig(),
     clip=ClipShape(),
     teacher=pathlib.Path("runs/wan/teacher/export"),
     pairs=pathlib.Path("runs/wan/ode_pairs"),

@@ -8,20 +8,26 @@ The adapters are merged into what is exported.
 
 import pathlib
 
-from shotstream_jax.model_config import LoRAConfig
-from shotstream_jax.presets import PRESETS, WAN_NEGATIVE
+from shotstream_jax.model_config import RolloutConfig
+from shotstream_jax.models.dit_config import WAN_1_3B
+from shotstream_jax.models.text_encoder import UMT5_XXL
+from shotstream_jax.models.vae_config import WAN_VAE
+from shotstream_jax.presets import WAN_NEGATIVE
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import MeshConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig
-from shotstream_jax.train.stages.dmd_inter import InterShotTraining
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
 from shotstream_jax.train.stages.transformer import ClipShape
 
 config = InterShotTraining(
     output=pathlib.Path("runs/wan/dmd_inter"),
     steps=6000,
     batch=32,
-    model=PRESETS["wan-1.3b"],
+    dit=WAN_1_3B,
+    text=UMT5_XXL,
+    rollout=RolloutConfig(),
     clip=ClipShape(),
+    vae=WAN_VAE,
     generator=pathlib.Path("runs/wan/dmd_intra/export"),
     teacher=pathlib.Path("runs/wan/teacher/export"),
     latents=pathlib.Path("runs/wan/latents"),

@@ -8,7 +8,7 @@ every shot. Every device encodes a shot at a time.
 
 import pathlib
 
-from shotstream_jax.presets import PRESETS
+from shotstream_jax.models.vae_config import WAN_VAE
 from shotstream_jax.train.stages.latents import LatentDataset
 
 config = LatentDataset(
@@ -16,7 +16,7 @@ config = LatentDataset(
     samples=20_000,
     shard=8,
     vae=pathlib.Path("checkpoints/wan-1.3b"),
-    model=PRESETS["wan-1.3b"],
+    vae_config=WAN_VAE,
     shots=5,
     height=480,
     width=832,

@@ -7,7 +7,10 @@ A trajectory takes 100 calls of the 1.3B network on 27 latent frames.
 
 import pathlib
 
-from shotstream_jax.presets import PRESETS, WAN_NEGATIVE
+from shotstream_jax.model_config import RolloutConfig
+from shotstream_jax.models.dit_config import WAN_1_3B
+from shotstream_jax.models.text_encoder import UMT5_XXL
+from shotstream_jax.presets import WAN_NEGATIVE
 from shotstream_jax.train.engine.stage import MeshConfig
 from shotstream_jax.train.stages.ode_pairs import OdePairs
 from shotstream_jax.train.stages.transformer import ClipShape
@@ -18,7 +21,9 @@ config = OdePairs(
     shard=8,
     teacher=pathlib.Path("runs/wan/teacher/export"),
     latents=pathlib.Path("runs/wan/latents"),
-    model=PRESETS["wan-1.3b"],
+    dit=WAN_1_3B,
+    text=UMT5_XXL,
+    rollout=RolloutConfig(),
     clip=ClipShape(),
     guidance=6.0,
     negative=WAN_NEGATIVE,

@@ -9,7 +9,9 @@ Films are encoded beforehand (wan_latents.py). Every frame reads the caption of 
 
 import pathlib
 
-from shotstream_jax.presets import PRESETS
+from shotstream_jax.model_config import RolloutConfig
+from shotstream_jax.models.dit_config import WAN_1_3B
+from shotstream_jax.models.text_encoder import UMT5_XXL
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import MeshConfig
 from shotstream_jax.train.stages.teacher import TeacherTraining
@@ -19,7 +21,9 @@ config = TeacherTraining(
     output=pathlib.Path("runs/wan/teacher"),
     steps=10_000,
     batch=64,
-    model=PRESETS["wan-1.3b"],
+    dit=WAN_1_3B,
+    text=UMT5_XXL,
+    rollout=RolloutConfig(),
     clip=ClipShape(),
     start=pathlib.Path("checkpoints/wan-1.3b"),
     latents=pathlib.Path("runs/wan/latents"),

@@ -8,8 +8,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from shotstream_jax.checkpoints.manager import (
 )
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
-from shotstream_jax.model_config import LoRAConfig, ModelConfig, WeightsOrigin
+from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.models.lora import merge
 from shotstream_jax.presets import PRESETS
@@ -32,6 +32,8 @@ from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import Device, replicated, shardings_for, split_devices
 from shotstream_jax.typing import Params
+
+Weights = Literal["random", "converted", "trained"]
 
 _TINY = pathlib.Path(__file__).parent / "bundled" / "tiny"
 """The miniature's checkpoint, which comes with the package; configs/tiny_all.py makes it."""
@@ -55,7 +57,7 @@ class Model:
     config: ModelConfig
     networks: Networks
     count_tokens: Callable[[str], int]
-    weights: WeightsOrigin
+    weights: Weights
     digest: str
 
     @property
@@ -148,38 +150,38 @@ class ModelSource:
 
     config: ModelConfig
     tokenizer: Tokenizer
-    weights: WeightsOrigin
+    weights: Weights
     digest: str
     load: Callable[[str, Any, Any], Params]
 
 
 def _stored(folder: pathlib.Path) -> ModelSource:
     stored = read_config(folder)
-    config, lora = stored.model(), stored.lora
+    config = ModelConfig.from_json(stored)
 
     def load(name: str, dtype: Any, where: Any) -> Params:
         shardings = _shardings(network_shapes(folder, name), where)
         params = load_network(folder, name, dtype=dtype, shardings=shardings)
-        if name == "dit" and lora is not None:
-            params = _adapted(params, folder, lora, where)
+        if name == "dit" and "lora" in stored["networks"]:
+            params = _adapted(params, folder, stored["networks"]["lora"], where)
         return params
 
     content = json.dumps(config.to_json()).encode() + (folder / CHECKSUMS).read_bytes()
     return ModelSource(
         config=config,
         tokenizer=load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens),
-        weights=stored.weights,
+        weights=stored["weights"],
         digest=hashlib.sha256(content).hexdigest()[:16],
         load=load,
     )
 
 
-def _adapted(params: Params, folder: pathlib.Path, lora: LoRAConfig, where: Any) -> Params:
+def _adapted(params: Params, folder: pathlib.Path, lora: Mapping[str, Any], where: Any) -> Params:
     """Merge the LoRA that a checkpoint keeps beside its transformer."""
     shapes = network_shapes(folder, "lora")
     factors = load_network(folder, "lora", shardings=_shardings(shapes, where))
     join = jax.jit(merge, static_argnums=2, donate_argnums=0)
-    return join(params, factors, lora.scale)
+    return join(params, factors, lora["alpha"] / lora["rank"])
 
 
 def _text_encoder(parts: ModelSource, dtype: Any, mesh: Mesh, *, on_host: bool) -> Any:

@@ -1,8 +1,7 @@
 """All sizes of one model, and how it films: the one configuration that travels.
 
-Whatever builds, films, trains, plans or stores a model takes a `ModelConfig` whole. A checkpoint's
-`config.json` is a `CheckpointConfig`: the same with the origin of the weights, and possibly with
-some of the networks only. Nothing else reads or writes that file.
+Whatever builds, films, trains, plans or stores a model takes a `ModelConfig` whole. Its JSON is the
+`networks` and `rollout` of a checkpoint's `config.json`; nothing else reads or writes them.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, overload
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from shotstream_jax.models.rope import MAX_POSITION
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.schedule import FlowSchedule
-from shotstream_jax.strict_json import T, read_dataclass
 from shotstream_jax.typing import Float
 
 NetworkConfig = DiTConfig | VAEConfig | TextEncoderConfig
@@ -31,19 +29,6 @@ NETWORKS: Mapping[str, type[NetworkConfig]] = {
     "text": TextEncoderConfig,
 }
 """The networks of a model by the names that checkpoints give them, and their configurations."""
-
-WeightsOrigin = Literal["random", "converted", "trained"]
-
-FORMAT, VERSION = "shotstream_jax", 1
-"""What `config.json` calls itself; a change that older releases would misread counts up."""
-
-ADDED_LATER = frozenset({"patch_size", "shot_phase", "trained_chunks"})
-"""Fields that the first checkpoints lack; those films were made with today's defaults."""
-
-_LARGEST = {"layers": 1_000, "heads": 1_000, "text_tokens": 100_000, "vocab": 10_000_000}
-_LARGEST_OTHER = 1_000_000
-"""Far beyond any published model: what is larger is a slip of the pen, and is refused here before
-terabytes are asked for."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,12 +71,30 @@ class RolloutConfig:
         return self.trained_chunks or self.window.local // self.window.chunk
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as `config.json` has them."""
+        """The settings as JSON has them."""
         document = dataclasses.asdict(self)
         # A setting that is not made is not written: digests of older checkpoints stay as they are.
         if self.trained_chunks is None:
             del document["trained_chunks"]
         return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any] | None) -> "RolloutConfig":
+        """Settings as a checkpoint stores them; the released model's where it stores none.
+
+        Raises:
+          ValueError: settings of another version, or that make no schedule.
+        """
+        if document is None:
+            return cls()
+        try:
+            settings = {**document, "window": Window(**document["window"])}
+            return cls(**{**settings, "steps": tuple(document["steps"])})
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"The checkpoint's rollout settings {document} are not understood ({error}); "
+                "install the release that wrote them."
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,10 +114,7 @@ class ModelConfig:
     rollout: RolloutConfig = RolloutConfig()
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: sizes out of range, or networks that do not fit one another."""
-        for name in NETWORKS:
-            _check_range(name, getattr(self, name))
-        _check_range("rollout.window", self.rollout.window)
+        """Raises: ValueError: networks that do not fit one another, with both sizes."""
         if self.dit.latent_channels != self.vae.latent_channels:
             raise ValueError(
                 f"The transformer has {self.dit.latent_channels} latent channels and the "
@@ -157,13 +157,15 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "ModelConfig":
-        """The sizes of a whole model, from what `to_json` made of them.
+        """The sizes of a whole model, from what a `config.json` holds.
 
         Raises:
-          ValueError: sizes that are not known, not all there, out of range or do not fit.
+          ValueError: a network that is missing, or sizes that are not known or do not fit.
         """
-        parts = {**document["networks"], "rollout": document["rollout"]}
-        return read_dataclass(cls, parts, "model", optional=ADDED_LATER)
+        networks: Any = {
+            name: network_from_json(name, document["networks"].get(name)) for name in NETWORKS
+        }
+        return cls(**networks, rollout=RolloutConfig.from_json(document.get("rollout")))
 
     def digest(self) -> str:
         """A short hash of all sizes."""
@@ -171,186 +173,20 @@ class ModelConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoRAConfig:
-    """Adapters beside a transformer's kernels.
+def network_from_json(name: str, sizes: Mapping[str, Any] | None) -> NetworkConfig:
+    """The sizes of one network by its name, from those that a `config.json` holds.
 
-    Attributes:
-      rank: of their factors.
-      alpha: their change is scaled by alpha / rank.
+    Raises:
+      ValueError: no sizes, sizes that are not known, or sizes that do not fit together.
     """
-
-    rank: int = 256
-    alpha: float = 256.0
-
-    def __post_init__(self) -> None:
-        """Raises: ValueError: a rank below 1."""
-        if self.rank < 1:
-            raise ValueError(f"rank {self.rank} must be at least 1.")
-
-    @property
-    def scale(self) -> float:
-        """What the product of the factors is multiplied with."""
-        return self.alpha / self.rank
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """All that the `config.json` of a checkpoint says, which may hold some networks only.
-
-    Attributes:
-      networks: sizes of those that it holds, in the order in which they are stored.
-      lora: adapters that are stored beside the transformer, to be merged when it is loaded.
-      rollout: windows and denoising steps; `None` where the files it comes from do not say.
-      weights: where the weights come from.
-      source: of converted weights: each network's format, files and report.
-      training: of trained weights: the stage, and under `after` those before it.
-    """
-
-    networks: Mapping[str, NetworkConfig]
-    lora: LoRAConfig | None = None
-    rollout: RolloutConfig | None = None
-    weights: WeightsOrigin
-    source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    training: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Raises: ValueError: sizes out of range."""
-        for name, config in self.networks.items():
-            _check_range(f"networks.{name}", config)
-        if self.rollout is not None:
-            _check_range("rollout.window", self.rollout.window)
-
-    @property
-    def items(self) -> tuple[str, ...]:
-        """Names of all trees of parameters that the checkpoint holds."""
-        return (*self.networks, *(() if self.lora is None else ("lora",)))
-
-    @overload
-    def network(self, name: Literal["dit"]) -> DiTConfig: ...
-    @overload
-    def network(self, name: Literal["vae"]) -> VAEConfig: ...
-    @overload
-    def network(self, name: Literal["text"]) -> TextEncoderConfig: ...
-    @overload
-    def network(self, name: str) -> NetworkConfig: ...
-    def network(self, name: str) -> NetworkConfig:
-        """The sizes of one network.
-
-        Raises:
-          ValueError: the checkpoint does not hold it.
-        """
-        self.require(name)
-        return self.networks[name]
-
-    def require(self, item: str) -> None:
-        """Raises: ValueError: the checkpoint does not hold this tree of parameters."""
-        if item not in self.items:
-            raise ValueError(
-                f"This checkpoint holds {', '.join(self.items)} and no {item}; "
-                "convert again with the folder that has it (--wan)."
-            )
-
-    def model(self) -> ModelConfig:
-        """The whole model; the released rollout where the checkpoint does not say.
-
-        Raises:
-          ValueError: a network that is missing, or networks that do not fit one another.
-        """
-        return ModelConfig(
-            dit=self.network("dit"),
-            vae=self.network("vae"),
-            text=self.network("text"),
-            rollout=self.rollout or RolloutConfig(),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of `config.json`."""
-        networks = {name: dataclasses.asdict(config) for name, config in self.networks.items()}
-        if self.lora is not None:
-            networks["lora"] = dataclasses.asdict(self.lora)
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "networks": networks,
-            **({} if self.rollout is None else {"rollout": self.rollout.to_json()}),
-            "weights": self.weights,
-            **({"source": dict(self.source)} if self.source else {}),
-            **({"training": dict(self.training)} if self.training else {}),
-        }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any], where: str) -> "CheckpointConfig":
-        """What a `config.json` says; `where` names the file in errors.
-
-        Raises:
-          ValueError: the file of another program or version, or fields that are not known, not
-            all there, of another type, out of range, or that do not fit together.
-        """
-        _check_document(document, where)
-        networks = dict(document["networks"])
-        lora, rollout = networks.pop("lora", None), document.get("rollout")
-
-        def read(kind: type[T], part: object, name: str) -> T:
-            return read_dataclass(kind, part, f"{where}: {name}", optional=ADDED_LATER)
-
-        sizes = {
-            name: read(NETWORKS[name], networks[name], f"networks.{name}") for name in networks
-        }
-        adapters = None if lora is None else read(LoRAConfig, lora, "networks.lora")
-        settings = None if rollout is None else read(RolloutConfig, rollout, "rollout")
-        try:
-            return cls(
-                networks=sizes,
-                lora=adapters,
-                rollout=settings,
-                weights=document["weights"],
-                source=document.get("source", {}),
-                training=document.get("training", {}),
-            )
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
-
-
-def _check_document(document: Mapping[str, Any], where: str) -> None:
-    """Raises: ValueError: another program's or version's file, or one that says something else."""
-    if document.get("format") != FORMAT:
+    if sizes is None:
         raise ValueError(
-            f"{where} does not say format {FORMAT!r}: another program's; convert it first."
+            f"This checkpoint holds no {name}; convert again with the folder that has it (--wan)."
         )
-    if document.get("version") != VERSION:
+    lists = {key: tuple(value) for key, value in sizes.items() if isinstance(value, list)}
+    try:
+        return NETWORKS[name](**{**sizes, **lists})
+    except TypeError as error:
         raise ValueError(
-            f"{where} is of version {document.get('version')!r} and {VERSION} is read here; "
-            "install the release that wrote it, or convert again."
-        )
-    fields = {"format", "version", *(field.name for field in dataclasses.fields(CheckpointConfig))}
-    unknown = sorted(document.keys() - (fields - {"lora"}))
-    if unknown:
-        raise ValueError(
-            f"{where} has a field {unknown[0]!r} that is not known here; install the release that "
-            "wrote it, or take the field out if nothing needs it."
-        )
-    objects = [document.get(name, {}) for name in ("source", "training")]
-    if not all(isinstance(part, dict) for part in (document.get("networks"), *objects)) or (
-        document.get("weights") not in get_args(WeightsOrigin)
-    ):
-        raise ValueError(f"{where} does not describe networks and weights; fetch it again.")
-    strange = sorted(document["networks"].keys() - {*NETWORKS, "lora"})
-    if strange:
-        raise ValueError(
-            f"{where} describes a network {strange[0]!r} that is not known here; install the "
-            "release that wrote it."
-        )
-
-
-def _check_range(name: str, config: NetworkConfig | Window) -> None:
-    """Raises: ValueError: a size that no model has, with the largest one that is taken."""
-    for field, value in dataclasses.asdict(config).items():
-        most = _LARGEST.get(field, _LARGEST_OTHER)
-        # Every frame that a window holds has a position of its own in the rotary tables.
-        most = MAX_POSITION if isinstance(config, Window) else most
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int) and number > most:
-                raise ValueError(
-                    f"{name}.{field} {number} is above {most}, the most that is taken."
-                )
+            f"config.json has other sizes for {name} than are known: {error}."
+        ) from error

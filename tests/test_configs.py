@@ -42,7 +42,7 @@ def test_the_whole_miniature_is_all_its_stages_in_order():
         assert not isinstance(stage, Pipeline)
         assert needs(stage) <= {path for out in made for path in (out, out / "export")}
         if isinstance(stage, TransformerTraining):
-            assert stage.model == TINY
+            assert (stage.dit, stage.text, stage.rollout) == (TINY.dit, TINY.text, TINY.rollout)
         made.append(stage.output)
 
 
@@ -57,7 +57,7 @@ def test_ablations_begin_with_the_miniature_and_differ_from_one_another():
     made = [load_experiment(FOLDER / stage).output for stage in whole.stages]
     table = load_config(ABLATIONS, Table)
     rows = [load_experiment(FOLDER / row.experiment) for row in table.rows]
-    made += [load_experiment(FOLDER / path).output for path in table.prerequisites]
+    made += [load_experiment(FOLDER / path).output for path in table.before]
     for row in rows:
         assert needs(row) <= {path for out in made for path in (out, out / "export")}
     settings = [{**vars(row), "output": None} for row in rows]
@@ -66,7 +66,7 @@ def test_ablations_begin_with_the_miniature_and_differ_from_one_another():
     assert len({row.output for row in rows}) == len(rows)
     assert {row.steps for row in rows if isinstance(row, TeacherTraining)} == {1200}
     files = {path.relative_to(FOLDER) for path in (FOLDER / "ablations").glob("*.py")}
-    used = {row.experiment for row in table.rows} | set(table.prerequisites)
+    used = {row.experiment for row in table.rows} | set(table.before)
     assert files == {path for path in used if path.parent.name == "ablations"}
 
 

@@ -10,7 +10,6 @@ import pytest
 from shotstream_jax import Defaults, Shot, Story, open_model, stream_story
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.data.tokenizer import word_tokenizer
-from shotstream_jax.model_config import CheckpointConfig, LoRAConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.text_encoder import init_text_encoder
@@ -53,11 +52,9 @@ def store(networks, tmp_path):
     config, params, tokenizer = networks
 
     def write(name, **more):
-        networks = {"dit": config.dit, "vae": config.vae, "text": config.text}
-        adapters = {key: adapter for key, (adapter, _) in more.items()}
-        document = CheckpointConfig(
-            networks=networks, rollout=config.rollout, weights="trained", **adapters
-        )
+        document = {**config.to_json(), "weights": "trained", "source": {}}
+        sizes = {key: sizes for key, (sizes, _) in more.items()}
+        document["networks"] = {**document["networks"], **sizes}
         trees = {**params, **{key: tree for key, (_, tree) in more.items()}}
         tokenizer.save(tmp_path / "words")
         file = tmp_path / "words" / "tokenizer.json"
@@ -93,7 +90,7 @@ def test_a_lora_beside_the_transformer_is_applied(store, networks):
     lora = init_lora(jax.random.key(1), params["dit"], rank=2)
     lora = jax.tree.map(lambda x: x + 0.05, lora)
     plain = open_model(store("plain"))
-    adapted = open_model(store("adapted", lora=(LoRAConfig(rank=2, alpha=4.0), lora)))
+    adapted = open_model(store("adapted", lora=({"rank": 2, "alpha": 4.0}, lora)))
     merged = merge(params["dit"], lora, 2.0)
     jax.tree.map(np.testing.assert_allclose, adapted.networks.dit, merged)
     assert np.abs(latents(adapted) - latents(plain)).max() > 1e-3

@@ -12,5 +12,5 @@ HERE = pathlib.Path(__file__).parent
 config = dataclasses.replace(
     load_config(HERE / "teacher.py", TeacherTraining),
     output=pathlib.Path("runs/tiny/ablations/teacher_no_jump"),
-    model=dataclasses.replace(TINY, dit=dataclasses.replace(TINY.dit, shot_phase=0.0)),
+    dit=dataclasses.replace(TINY.dit, shot_phase=0.0),
 )

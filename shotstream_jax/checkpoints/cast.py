@@ -34,6 +34,6 @@ def cast_checkpoint(
     tokenizer = folder / TOKENIZER / "tokenizer.json"
     with creating_checkpoint(output, config, tokenizer if tokenizer.is_file() else None) as partial:
         # One network at a time: memory holds the largest and not the model.
-        for name in config.items:
+        for name in config["networks"]:
             started(name)
             write_network(partial, name, load_network(folder, name, dtype=dtype))

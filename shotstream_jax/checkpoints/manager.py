@@ -28,10 +28,10 @@ from shotstream_jax.checkpoints import integrity
 from shotstream_jax.checkpoints.naming import ParamPath
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.files import atomic_folder
-from shotstream_jax.model_config import CheckpointConfig
-from shotstream_jax.strict_json import load_object
+from shotstream_jax.model_config import NetworkConfig, network_from_json
 from shotstream_jax.typing import Params, PyTree
 
+FORMAT, VERSION = "shotstream_jax", 1
 CONFIG, TOKENIZER = "config.json", "tokenizer"
 
 # 64 MiB: a few pieces are in flight at once, far below a leaf of the 14B model (5.7 GB stacked, in
@@ -57,7 +57,7 @@ ParamTree = Mapping[str, Any]
 def save_checkpoint(
     folder: pathlib.Path,
     networks: Mapping[str, ParamTree],
-    config: CheckpointConfig,
+    config: Mapping[str, Any],
     tokenizer: pathlib.Path | None = None,
 ) -> None:
     """Write a whole checkpoint: parameters by network, `config`, and a copy of a tokenizer file.
@@ -73,7 +73,7 @@ def save_checkpoint(
 
 @contextlib.contextmanager
 def creating_checkpoint(
-    folder: pathlib.Path, config: CheckpointConfig, tokenizer: pathlib.Path | None = None
+    folder: pathlib.Path, config: Mapping[str, Any], tokenizer: pathlib.Path | None = None
 ) -> Iterator[pathlib.Path]:
     """A hidden folder for `write_network`, which becomes `folder` if all goes well.
 
@@ -84,15 +84,15 @@ def creating_checkpoint(
     with atomic_folder(folder) as partial:
         yield partial
         written = sorted(path.name for path in partial.iterdir())
-        if written != sorted(config.items):
+        if written != sorted(config["networks"]):
             raise ValueError(
-                f"The config describes networks {', '.join(sorted(config.items))} and "
+                f"The config describes networks {', '.join(sorted(config['networks']))} and "
                 f"{', '.join(written)} were written; make them the same."
             )
         if tokenizer is not None:
             (partial / TOKENIZER).mkdir()
             shutil.copyfile(tokenizer, partial / TOKENIZER / "tokenizer.json")
-        content = json.dumps(config.to_json(), indent=1)
+        content = json.dumps({"format": FORMAT, "version": VERSION, **config}, indent=1)
         (partial / CONFIG).write_text(content + "\n", encoding="utf-8")
         # Last: the list is of everything else in the folder.
         integrity.write_checksums(partial)
@@ -108,13 +108,12 @@ def write_network(partial: pathlib.Path, name: str, params: ParamTree) -> None:
     (partial / name / "commit_success.txt").unlink(missing_ok=True)
 
 
-def read_config(folder: pathlib.Path) -> CheckpointConfig:
+def read_config(folder: pathlib.Path) -> dict[str, Any]:
     """Read `config.json` of a checkpoint.
 
     Raises:
       FileNotFoundError: no such folder, or no checkpoint in it.
-      ValueError: a config that is damaged, of another program or version, or that says something
-        that is not known here.
+      ValueError: a config that is damaged, of another program, or of a newer version.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -122,7 +121,31 @@ def read_config(folder: pathlib.Path) -> CheckpointConfig:
         raise FileNotFoundError(
             f"{folder} {what} {CONFIG}; give a checkpoint folder that `shotstream convert` wrote."
         )
-    return CheckpointConfig.from_json(load_object(path), str(path))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); convert or fetch it again.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} does not say format {FORMAT!r}: another program's; convert it first."
+        )
+    if config.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is of version {config.get('version')!r} and {VERSION} is read here; "
+            "install the release that wrote it, or convert again."
+        )
+    if not isinstance(config.get("networks"), dict) or "weights" not in config:
+        raise ValueError(f"{path} does not describe networks and weights; fetch it again.")
+    return config
+
+
+def network_config(config: Mapping[str, Any], name: str) -> NetworkConfig:
+    """The sizes of one network, from what `read_config` gave.
+
+    Raises:
+      ValueError: the checkpoint does not hold it, or its sizes do not fit together.
+    """
+    return network_from_json(name, _described(config, name))
 
 
 def load_network(
@@ -200,7 +223,7 @@ def _open(
     folder: pathlib.Path, name: str, checked_bytes: int | None = None
 ) -> tuple[pathlib.Path, Any]:
     """Where a network is stored, and the shapes and dtypes of its leaves."""
-    read_config(folder).require(name)
+    _described(read_config(folder), name)
     integrity.verify(folder, name, checked_bytes)
     item = folder.absolute() / name
     with _checkpointer() as checkpointer:
@@ -208,6 +231,15 @@ def _open(
     if stored is None:
         raise ValueError(f"{item} does not say what it holds; convert or fetch it again.")
     return item, stored.tree
+
+
+def _described(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if name not in config["networks"]:
+        raise ValueError(
+            f"This checkpoint holds {', '.join(config['networks'])} and no {name}; "
+            "convert again with the folder that has it (--wan)."
+        )
+    return config["networks"][name]
 
 
 @contextlib.contextmanager

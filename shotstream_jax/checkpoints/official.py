@@ -3,7 +3,8 @@
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -12,6 +13,7 @@ from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
 from shotstream_jax.checkpoints.lora_files import LoRA, lora_names, merge_lora
 from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
+    network_config,
     read_config,
     stored_leaves,
     write_network,
@@ -23,7 +25,6 @@ from shotstream_jax.checkpoints.safetensors_files import write_safetensors
 from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
 from shotstream_jax.checkpoints.torch_writer import write_torch
 from shotstream_jax.checkpoints.weight_sources import Source
-from shotstream_jax.model_config import CheckpointConfig, LoRAConfig, RolloutConfig
 
 
 def report_on(source: Source, dtype: DTypeLike | None = None) -> dict[str, MatchReport]:
@@ -38,7 +39,7 @@ def import_source(
     folder: pathlib.Path,
     *,
     dtype: DTypeLike | None = None,
-    rollout: RolloutConfig | None = None,
+    rollout: Mapping[str, Any] | None = None,
     started: Callable[[str], None] = lambda name: None,
 ) -> None:
     """Convert every network of a source into a new checkpoint folder.
@@ -57,19 +58,15 @@ def import_source(
         if not report.whole:
             part = source.networks[name]
             raise PartialWeightsError(report, f"{part.kind} in {', '.join(part.files)}")
-    configs = {name: part.config for name, part in source.networks.items()}
-    config = CheckpointConfig(
-        networks={
-            name: sizes for name, sizes in configs.items() if not isinstance(sizes, LoRAConfig)
-        },
-        lora=next((sizes for sizes in configs.values() if isinstance(sizes, LoRAConfig)), None),
-        rollout=rollout,
-        weights="converted",
-        source={
+    config = {
+        "networks": {name: dict(part.sizes) for name, part in source.networks.items()},
+        "rollout": None if rollout is None else dict(rollout),
+        "weights": "converted",
+        "source": {
             name: {"format": part.kind, "files": part.files, **dataclasses.asdict(reports[name])}
             for name, part in source.networks.items()
         },
-    )
+    }
     with creating_checkpoint(folder, config, source.tokenizer) as partial:
         for name, part in source.networks.items():
             started(name)
@@ -102,10 +99,10 @@ def export_official(
             f"{file} ends in {file.suffix!r}; official files end in .pt, .pth or .safetensors."
         )
     config = read_config(folder)
-    table = OFFICIAL_FORMATS[network].names(config.network(network))
+    table = OFFICIAL_FORMATS[network].names(network_config(config, network))
     tensors = export_tensors(table, stored_leaves(folder, network))
-    if network == "dit" and config.lora is not None:
-        tensors = _with_lora(folder, table, tensors, config.lora)
+    if network == "dit" and "lora" in config["networks"]:
+        tensors = _with_lora(folder, table, tensors, **config["networks"]["lora"])
     # After merging, so that factors are added in float32 and rounded once.
     if dtype is not None:
         tensors = {name: _cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
@@ -120,12 +117,12 @@ def export_official(
 
 
 def _with_lora(
-    folder: pathlib.Path, table: NameTable, tensors: Tensors, config: LoRAConfig
+    folder: pathlib.Path, table: NameTable, tensors: Tensors, *, rank: int, alpha: float
 ) -> Tensors:
     # Both factors of a layer are needed in turn, and they are small: all are read at once.
     leaves = {path: np.asarray(leaf) for path, leaf in stored_leaves(folder, "lora").items()}
-    names = lora_names(table, {(*path[:-1], "kernel") for path in leaves}, config.rank)
-    factors = LoRA(export_tensors(names, leaves), config.rank, config.alpha)
+    names = lora_names(table, {(*path[:-1], "kernel") for path in leaves}, rank)
+    factors = LoRA(export_tensors(names, leaves), rank, alpha)
     return merge_lora(table, tensors, names, factors)
 
 

@@ -5,6 +5,7 @@ that has the others. Nothing is read here but names, shapes and dtypes.
 """
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -16,13 +17,12 @@ from shotstream_jax.checkpoints.lora_files import (
     merge_lora,
     read_lora,
 )
-from shotstream_jax.checkpoints.manager import CONFIG
+from shotstream_jax.checkpoints.manager import CONFIG, FORMAT
 from shotstream_jax.checkpoints.naming import NameTable
 from shotstream_jax.checkpoints.report import PartialWeightsError, compare
 from shotstream_jax.checkpoints.tensors import Tensors, section_of, sections, unwrap
 from shotstream_jax.checkpoints.torch_weights import open_weights
-from shotstream_jax.model_config import FORMAT, LoRAConfig, NetworkConfig
-from shotstream_jax.strict_json import load_object
+from shotstream_jax.models.dit_config import DiTConfig
 
 # ShotStream's releases also hold `generator_ema` or the critic; `generator` is what films.
 _SECTION, _LORA_SECTION = "generator", "generator_lora"
@@ -36,14 +36,14 @@ class SourceNetwork:
       kind: name of its format.
       table: its name table.
       tensors: by bare name.
-      config: its sizes.
+      sizes: its entry in our `config.json`.
       files: names of the files that it comes from.
     """
 
     kind: str
     table: NameTable
     tensors: Tensors
-    config: NetworkConfig | LoRAConfig
+    sizes: Mapping[str, Any]
     files: tuple[str, ...]
 
 
@@ -145,14 +145,14 @@ def with_lora(
         tensors = section_of(tensors, _LORA_SECTION, path)
     lora = read_lora(tensors, path, alpha)
     # Factors carry official names even where the base is in diffusers' layout.
-    official = OFFICIAL_FORMATS["dit"].names(base.config)
+    official = OFFICIAL_FORMATS["dit"].names(DiTConfig(**base.sizes))
     names = lora_names(official, adapted_kernels(official, lora), lora.rank)
     report = compare(names, lora.tensors)
     if not report.whole:
         raise PartialWeightsError(report, f"LoRA factors in {path}")
     if keep:
-        adapters = LoRAConfig(rank=lora.rank, alpha=lora.alpha)
-        part = SourceNetwork("LoRA factors", names, lora.tensors, adapters, (path.name,))
+        sizes = {"rank": lora.rank, "alpha": lora.alpha}
+        part = SourceNetwork("LoRA factors", names, lora.tensors, sizes, (path.name,))
         return dataclasses.replace(source, networks={**source.networks, "lora": part})
     merged = merge_lora(base.table, base.tensors, names, lora)
     part = dataclasses.replace(base, tensors=merged, files=(*base.files, path.name))
@@ -222,8 +222,8 @@ def _part(
         config = format_.sizes(shapes, format_.signature_keys, _json(settings))
     except ValueError as error:
         raise ValueError(f"{file}, read as a {format_.name}: {error}") from error
-    table = format_.names(config)
-    return format_.network, SourceNetwork(format_.name, table, tensors, config, (file.name,))
+    table, sizes = format_.names(config), dataclasses.asdict(config)
+    return format_.network, SourceNetwork(format_.name, table, tensors, sizes, (file.name,))
 
 
 def _tokenizer_beside(text: pathlib.Path) -> pathlib.Path:
@@ -248,4 +248,12 @@ def _checked_tokenizer(path: pathlib.Path) -> pathlib.Path:
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     """An object from a file, empty if there is no such file."""
-    return load_object(path) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object; fetch it again.")
+    return content

@@ -98,12 +98,7 @@ class Window:
     sink: int = 0
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: no frames, frames that are not whole chunks, or no room to roll."""
-        if self.chunk < 1 or self.context < 0:
-            raise ValueError(
-                f"A chunk of {self.chunk} frames and a context of {self.context}; a chunk has 1 or "
-                "more, a context 0 or more."
-            )
+        """Raises: ValueError: frames that are not whole chunks, or no room to roll."""
         for name in ("local", "sink"):
             frames = getattr(self, name)
             if frames % self.chunk:

@@ -33,10 +33,7 @@ class DiTConfig:
     shot_phase: float = 1 / 6
 
     def __post_init__(self) -> None:
-        """Raises: ValueError: sizes below 1, or that do not fit together, with both values."""
-        for name, value in dataclasses.asdict(self).items():
-            if name != "shot_phase" and min(value if name == "patch" else (value,)) < 1:
-                raise ValueError(f"{name} {value} must be at least 1.")
+        """Raises: ValueError: sizes that do not fit together, with both values."""
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise ValueError(
                 f"dim {self.dim} over {self.heads} heads gives heads of {self.dim / self.heads:g}; "

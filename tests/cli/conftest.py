@@ -8,7 +8,6 @@ import pytest
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.cli.main import main
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
-from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
@@ -54,12 +53,8 @@ def untrained(tmp_path_factory) -> pathlib.Path:
         "vae": jax.jit(init_vae, static_argnums=1)(key, TINY.vae),
         "text": jax.jit(init_text_encoder, static_argnums=1)(key, TINY.text),
     }
-    config = CheckpointConfig(
-        networks={"dit": TINY.dit, "vae": TINY.vae, "text": TINY.text},
-        rollout=TINY.rollout,
-        weights="random",
-    )
-    save_checkpoint(folder / "tiny", networks, config, folder / "words" / TOKENIZER_FILE)
+    document = {**TINY.to_json(), "weights": "random"}
+    save_checkpoint(folder / "tiny", networks, document, folder / "words" / TOKENIZER_FILE)
     return folder / "tiny"
 
 

@@ -13,7 +13,7 @@ WRITTEN = [*PAGES, ROOT / "CONTRIBUTING.md"]
 PACKAGE = ROOT / "shotstream_jax"
 
 _FILE = re.compile(
-    r"(?<![\w/.-])((?:[\w*-]+/)*[\w*-]+\.(?:py|sh|yaml|ipynb))(?::([A-Za-z_][\w.]*))?"
+    r"(?<![\w/.-])((?:[\w*-]+/)*[\w*-]+\.(?:py|sh|yaml|ipynb))(?!\w)(?::([A-Za-z_][\w.]*))?"
 )
 _DOTTED = re.compile(r"(?<![\w/.])shotstream_jax(?:\.\w+)+")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")

@@ -3,13 +3,14 @@
 import json
 import pathlib
 import shutil
+from typing import Any
 
 import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.manager import load_network, read_config
+from shotstream_jax.checkpoints.manager import load_network, network_config, read_config
 from shotstream_jax.checkpoints.official import export_official, import_source
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
@@ -68,17 +69,18 @@ def test_the_official_encoder_is_the_other_one_rounded(golden, encoder):
 
 def test_sizes_are_those_that_were_recorded(golden, checkpoint):
     config = read_config(checkpoint)
-    dit, recorded = config.network("dit"), golden.sizes("dit")
+    networks: Any = {name: network_config(config, name) for name in ("dit", "vae", "text")}
+    dit, recorded = networks["dit"], golden.sizes("dit")
     assert (dit.dim, dit.layers, dit.heads) == tuple(
         recorded[key] for key in ("dim", "num_layers", "num_heads")
     )
-    vae, recorded = config.network("vae"), golden.sizes("vae")
+    vae, recorded = networks["vae"], golden.sizes("vae")
     assert (vae.base_channels, vae.latent_channels, vae.residual_blocks) == tuple(
         recorded[key] for key in ("dim", "z_dim", "num_res_blocks")
     )
     assert list(vae.multipliers) == recorded["dim_mult"]
     assert list(vae.temporal_downsample) == recorded["temporal_downsample"]
-    text, recorded = config.network("text"), golden.sizes("umt5")
+    text, recorded = networks["text"], golden.sizes("umt5")
     assert (text.vocab, text.dim, text.attention_dim, text.ffn_dim) == tuple(
         recorded[key] for key in ("vocab", "dim", "dim_attn", "dim_ffn")
     )

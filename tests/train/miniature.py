@@ -5,7 +5,7 @@ one ended. Only what is too large to be quick is small here: every stage is the 
 import dataclasses
 import pathlib
 
-from shotstream_jax.model_config import LoRAConfig, ModelConfig, RolloutConfig
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae_config import VAEConfig
@@ -15,7 +15,7 @@ from shotstream_jax.train.objectives.dmd import DMDConfig
 from shotstream_jax.train.stages.base import BaseTraining
 from shotstream_jax.train.stages.causal_init import CausalInitTraining
 from shotstream_jax.train.stages.clips import Phase
-from shotstream_jax.train.stages.dmd_inter import InterShotTraining
+from shotstream_jax.train.stages.dmd_inter import InterShotTraining, LoRAConfig
 from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
 from shotstream_jax.train.stages.latents import LatentDataset
 from shotstream_jax.train.stages.ode_pairs import OdePairs
@@ -48,7 +48,6 @@ DIT = DiTConfig(
     latent_channels=CHANNELS,
 )
 ROLLOUT = RolloutConfig(window=Window(chunk=1, context=2, local=2), steps=(1000, 500), shift=3.0)
-MODEL = ModelConfig(dit=DIT, vae=VAE, text=TEXT, rollout=ROLLOUT)
 ADAMW = OptimizerConfig(learning_rate=1e-3)
 
 
@@ -78,7 +77,6 @@ def latents(root: pathlib.Path, **changes) -> LatentDataset:
         "output": root / "latents",
         "samples": 4,
         "shard": 2,
-        "model": MODEL,
         "vae": root / "vae" / "export",
         "shots": SHOTS,
         "height": HEIGHT,
@@ -95,7 +93,9 @@ def transformer(root: pathlib.Path, stage: str, **changes) -> dict:
         "output": root / stage,
         "steps": 2,
         "batch": 2,
-        "model": MODEL,
+        "dit": DIT,
+        "text": TEXT,
+        "rollout": ROLLOUT,
         "clip": ClipShape(frames=2, rows=4, cols=6),
         "compute": ComputeConfig(dtype="float32", remat="none"),
         "latents": root / "latents",
@@ -117,7 +117,7 @@ def teacher(root: pathlib.Path, **changes) -> TeacherTraining:
 
 def pairs(root: pathlib.Path, **changes) -> OdePairs:
     shared = transformer(root, "pairs")
-    names = ("output", "model", "clip", "compute", "latents")
+    names = ("output", "dit", "text", "rollout", "clip", "compute", "latents")
     settings = {
         **{name: shared[name] for name in names},
         "samples": 4,

@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,12 @@ from shotstream_jax.checkpoints.manager import (
     TOKENIZER,
     creating_checkpoint,
     load_network,
+    network_config,
     read_config,
     write_network,
 )
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE
-from shotstream_jax.model_config import CheckpointConfig, ModelConfig, NetworkConfig
+from shotstream_jax.model_config import NetworkConfig, RolloutConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
@@ -31,26 +32,20 @@ from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.engine.stage import Scores, Weights
 from shotstream_jax.typing import Array, Key, Params
 
+Config = TypeVar("Config", DiTConfig, VAEConfig, TextEncoderConfig)
 
-def measured_vae(folder: pathlib.Path, sizes: VAEConfig) -> VAEConfig:
-    """An autoencoder of these sizes with the statistics of latents that its checkpoint holds.
 
-    Where there is no checkpoint the sizes are as they were: programs are lowered without one, and
-    a stage that runs refuses when it loads.
+def stored_config(folder: pathlib.Path, name: str, kind: type[Config]) -> Config:
+    """The sizes of one network of a checkpoint.
 
     Raises:
-      ValueError: a damaged checkpoint, or one without an autoencoder or with another.
+      FileNotFoundError: no checkpoint in the folder.
+      ValueError: the network is not in it, or is of another kind.
     """
-    try:
-        stored = read_config(folder).network("vae")
-    except FileNotFoundError:
-        return sizes
-    if stored.latent_channels == sizes.latent_channels:
-        sizes = dataclasses.replace(
-            sizes, latent_mean=stored.latent_mean, latent_std=stored.latent_std
-        )
-    refuse_other_sizes(folder, "vae", stored, sizes)
-    return sizes
+    config = network_config(read_config(folder), name)
+    if not isinstance(config, kind):
+        raise ValueError(f"{folder} says that {name} is a {type(config).__name__}.")
+    return config
 
 
 def network_weights(
@@ -86,12 +81,18 @@ def check_origin(
       ValueError: a network of other sizes or of another stage, with both values.
     """
     stored = read_config(folder)
-    found = stored.network(name)
+    found = network_config(stored, name)
     if isinstance(found, DiTConfig) and isinstance(config, DiTConfig):
         # Weights of any phase can be trained further with another.
         found = dataclasses.replace(found, shot_phase=config.shot_phase)
-    refuse_other_sizes(folder, name, found, config)
-    stage = stored.training.get("stage")
+    if found != config:
+        was, now = dataclasses.asdict(found), dataclasses.asdict(config)
+        odd = next(key for key in now if was.get(key) != now[key])
+        raise ValueError(
+            f"{folder} holds a {name} with {odd} {was.get(odd)} and the config says {now[odd]}; "
+            "train the stage before with these sizes, or give its own."
+        )
+    stage = stored.get("training", {}).get("stage")
     if made_by and stage is not None and stage not in made_by:
         raise ValueError(
             f"{folder} was made by stage {stage} and one made by {' or '.join(made_by)} is needed; "
@@ -99,26 +100,12 @@ def check_origin(
         )
 
 
-def refuse_other_sizes(
-    folder: pathlib.Path, name: str, found: NetworkConfig, wanted: NetworkConfig
-) -> None:
-    """Raises: ValueError: networks of different sizes, with the first size that differs."""
-    if found == wanted:
-        return
-    was, now = dataclasses.asdict(found), dataclasses.asdict(wanted)
-    odd = next(key for key in now if was.get(key) != now[key])
-    raise ValueError(
-        f"{folder} holds a {name} with {odd} {was.get(odd)} and the config says {now[odd]}; "
-        "train the stage before with these sizes, or give its own."
-    )
-
-
 def export_model(
     folder: pathlib.Path,
     source: pathlib.Path,
-    params: Params,
-    model: ModelConfig,
+    dit: tuple[Params, DiTConfig],
     *,
+    rollout: RolloutConfig,
     training: Mapping[str, Any],
 ) -> None:
     """Write a model with a new transformer and the other networks of the checkpoint `source`.
@@ -128,17 +115,37 @@ def export_model(
       FileNotFoundError: no checkpoint at `source`.
     """
     stored = read_config(source)
-    others = {name: sizes for name, sizes in stored.networks.items() if name in ("vae", "text")}
-    config = CheckpointConfig(
-        networks={"dit": model.dit, **others},
-        rollout=model.rollout,
-        weights="trained",
-        training={**training, "after": lineage(source)},
+    others = {name: sizes for name, sizes in stored["networks"].items() if name in ("vae", "text")}
+    params, config = dit
+    document = model_document(
+        {"dit": dataclasses.asdict(config), **others},
+        rollout=rollout,
+        training=training,
+        after=lineage(source),
     )
-    with creating_checkpoint(folder, config, source / TOKENIZER / TOKENIZER_FILE) as partial:
+    with creating_checkpoint(folder, document, source / TOKENIZER / TOKENIZER_FILE) as partial:
         write_network(partial, "dit", params)
         for name in others:
             shutil.copytree(source / name, partial / name)
+
+
+def model_document(
+    networks: Mapping[str, Any],
+    *,
+    training: Mapping[str, Any],
+    rollout: RolloutConfig | None = None,
+    after: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """The config of a trained checkpoint; `after` is how those were made that it grew from.
+
+    An autoencoder by itself has no rollout.
+    """
+    return {
+        "networks": dict(networks),
+        **({} if rollout is None else {"rollout": dataclasses.asdict(rollout)}),
+        "weights": "trained",
+        "training": {**training, "after": [dict(facts) for facts in after]},
+    }
 
 
 def lineage(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -147,7 +154,7 @@ def lineage(folder: pathlib.Path) -> list[dict[str, Any]]:
     Raises:
       FileNotFoundError: no checkpoint in the folder.
     """
-    facts = dict(read_config(folder).training)
+    facts = dict(read_config(folder).get("training", {}))
     earlier = facts.pop("after", [])
     return [*earlier, facts] if facts else []
 

@@ -21,18 +21,23 @@ from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, Tokenizer, word_tokenizer
 from shotstream_jax.data.transforms import SingleShot
-from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
+from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Report, Scored
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.stage import Batches, Scores, Stage, random_weights
-from shotstream_jax.train.engine.weights import lineage, measured_vae, training_facts
+from shotstream_jax.train.engine.weights import (
+    lineage,
+    model_document,
+    stored_config,
+    training_facts,
+)
 from shotstream_jax.train.objectives.flow_matching import draw_flow
 from shotstream_jax.train.objectives.next_shot import teacher_loss
 from shotstream_jax.train.stages.batching import single_shot_clip, split_chance
@@ -64,13 +69,13 @@ class BaseTraining(TransformerTraining):
         Raises:
           ValueError: sizes that do not fit together.
         """
-        compute = self.compute.on(mesh, self.model.dit.head_dim)
+        compute = self.compute.on(mesh, self.dit.head_dim)
         objective = Objective(
             loss=functools.partial(self._loss, compute),
             optimizer=self.optimizer,
             accumulate=self.accumulate,
         )
-        init = functools.partial(init_base, dit=self.model.dit, text=self.model.text)
+        init = functools.partial(init_base, dit=self.dit, text=self.text)
         return Stage(
             objectives={"base": objective},
             weights={"base": random_weights(init, self.seed)},
@@ -86,16 +91,16 @@ class BaseTraining(TransformerTraining):
         return self.loader(films, SingleShot(self._tokenizer().tokenize))
 
     def _tokenizer(self) -> Tokenizer:
-        return word_tokenizer(VOCABULARY, self.model.dit.text_tokens)
+        return word_tokenizer(VOCABULARY, self.dit.text_tokens)
 
     def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
         clip = single_shot_clip(inputs.batch, self.read(params["text"], inputs.batch))
         dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
-        schedule = FlowSchedule(shift=self.model.rollout.shift)
+        schedule = FlowSchedule(shift=self.rollout.shift)
         loss, errors = teacher_loss(
             params["dit"],
-            self.model.dit,
+            self.dit,
             dataclasses.replace(clip, conditioning=apply_dropout(clip.conditioning, dropout)),
             draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
@@ -105,18 +110,18 @@ class BaseTraining(TransformerTraining):
 
     def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
         """Export the model, the autoencoder with it."""
-        model = dataclasses.replace(self.model, vae=measured_vae(self.vae, self.model.vae))
-        facts = training_facts(self.STAGE, self.steps, self.seed)
-        config = CheckpointConfig(
-            networks={"dit": model.dit, "text": model.text, "vae": model.vae},
-            rollout=model.rollout,
-            weights="trained",
-            training={**facts, "after": lineage(self.vae)},
+        vae = stored_config(self.vae, "vae", VAEConfig)
+        sizes = {"dit": self.dit, "text": self.text, "vae": vae}
+        document = model_document(
+            {name: dataclasses.asdict(config) for name, config in sizes.items()},
+            rollout=self.rollout,
+            training=training_facts(self.STAGE, self.steps, self.seed),
+            after=lineage(self.vae),
         )
         networks = {**networks["base"], "vae": load_network(self.vae, "vae")}
         with tempfile.TemporaryDirectory() as beside:
             self._tokenizer().save(pathlib.Path(beside))
-            save_checkpoint(folder, networks, config, pathlib.Path(beside) / TOKENIZER_FILE)
+            save_checkpoint(folder, networks, document, pathlib.Path(beside) / TOKENIZER_FILE)
         return {}
 
 

@@ -48,20 +48,18 @@ class CausalInitTraining(TransformerTraining):
         Raises:
           ValueError: sizes that do not fit together.
         """
-        compute = self.compute.on(mesh, self.model.dit.head_dim)
+        compute = self.compute.on(mesh, self.dit.head_dim)
         objective = Objective(
             loss=functools.partial(self._loss, compute),
             optimizer=self.optimizer,
             accumulate=self.accumulate,
         )
-        start = network_weights(self.teacher, "dit", self.model.dit, made_by=("teacher",))
-        states = len(self.model.rollout.steps) + 1
+        start = network_weights(self.teacher, "dit", self.dit, made_by=("teacher",))
+        states = len(self.rollout.steps) + 1
         return Stage(
             objectives={"generator": objective},
             weights={"generator": start},
-            frozen={
-                "text": network_weights(self.teacher, "text", self.model.text, dtype=compute.dtype)
-            },
+            frozen={"text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
             batch_shapes={**self.shapes.conditioning(), "trajectory": self.shapes.latents(states)},
             network_for_step=lambda step: "generator",
@@ -74,10 +72,10 @@ class CausalInitTraining(TransformerTraining):
     def _batches(self) -> Batches:
         pairs = ShardReader(self.pairs, KIND)
         check_clip(pairs.facts, self.latent_shape, self.pairs)
-        if tuple(pairs.facts["levels"]) != self.model.rollout.steps:
+        if tuple(pairs.facts["levels"]) != self.rollout.steps:
             raise ValueError(
                 f"{self.pairs} holds trajectories at levels {tuple(pairs.facts['levels'])} and the "
-                f"rollout's are {self.model.rollout.steps}; sample them again, or change them."
+                f"rollout's are {self.rollout.steps}; sample them again, or change the rollout."
             )
         return self.loader(pairs, _single_precision)
 
@@ -86,22 +84,22 @@ class CausalInitTraining(TransformerTraining):
         text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
         dropout_keys, level_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
-        chunks = self.clip.frames // self.model.rollout.window.chunk
-        levels = draw_levels(level_keys, chunks, len(self.model.rollout.steps))
+        chunks = self.clip.frames // self.rollout.window.chunk
+        levels = draw_levels(level_keys, chunks, len(self.rollout.steps))
         conditioning = apply_dropout(shot_conditioning(batch, text), dropout)
         pair = OdePair(conditioning=conditioning, trajectory=batch["trajectory"])
         loss, errors = causal_init_loss(
             params,
-            self.model.dit,
+            self.dit,
             pair,
             levels,
-            rollout=self.model.rollout,
+            rollout=self.rollout,
             compute=compute,
         )
         by_level = {
             f"error_{level}": jnp.sum(errors * (levels == place))
             / jnp.maximum(jnp.sum(levels == place), 1)
-            for place, level in enumerate(self.model.rollout.steps)
+            for place, level in enumerate(self.rollout.steps)
         }
         return loss, Report(metrics=by_level)
 

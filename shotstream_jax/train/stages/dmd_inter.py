@@ -29,7 +29,6 @@ from jax.typing import DTypeLike
 
 from shotstream_jax.data.latent_films import LatentFilms, reference_frames
 from shotstream_jax.data.transforms import Sample, StoryCaptions
-from shotstream_jax.model_config import LoRAConfig
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.vae import encode_images
@@ -40,7 +39,7 @@ from shotstream_jax.sharding import each_sample
 from shotstream_jax.story import ContextPolicy, context_frames
 from shotstream_jax.train.engine.objective import Batch, Inputs, Networks, Report, Scored
 from shotstream_jax.train.engine.stage import Batches, Scores, Stage, Weights, random_weights
-from shotstream_jax.train.engine.weights import measured_vae, network_weights
+from shotstream_jax.train.engine.weights import network_weights, stored_config
 from shotstream_jax.train.objectives.self_forcing import Take
 from shotstream_jax.train.stages.batching import shot_conditioning
 from shotstream_jax.train.stages.dmd_intra import DistillationTraining
@@ -51,18 +50,38 @@ References = Float[Array, "batch shot reference row col chan"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Adapters in place of full training.
+
+    Attributes:
+      rank: of their factors.
+      alpha: their change is scaled by alpha / rank.
+    """
+
+    rank: int = 256
+    alpha: float = 256.0
+
+    @property
+    def scale(self) -> float:
+        """What the product of the factors is multiplied with."""
+        return self.alpha / self.rank
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class InterShotTraining(DistillationTraining):
     """Distribution matching of whole stories, shot by shot, on own history.
 
     Attributes:
       latents: folder of encoded films, of which only the captions are read.
       shots: shots of a story; of longer films the first ones.
+      vae: sizes of the autoencoder; `None` takes them from the generator's checkpoint.
       adapter: adapters that learn instead of both networks; `None` trains them whole.
       policy: which frames of earlier shots are seen.
     """
 
     latents: pathlib.Path
     shots: int = 5
+    vae: VAEConfig | None = None
     adapter: LoRAConfig | None = LoRAConfig()
     policy: ContextPolicy = "anchor"
     commits: Literal["exit", "finished"] = "finished"
@@ -75,6 +94,7 @@ class InterShotTraining(DistillationTraining):
 
         Raises:
           ValueError: sizes that do not fit together, or turns that leave shots out.
+          FileNotFoundError: no checkpoint to take the autoencoder's sizes from.
         """
         if math.gcd(self.generator_every, self.shots) != 1:
             raise ValueError(
@@ -82,8 +102,8 @@ class InterShotTraining(DistillationTraining):
                 "have a common divisor: some shots would never train it; change generator_every or "
                 "shots."
             )
-        vae = measured_vae(self.generator, self.model.vae)
-        compute = self.compute.on(mesh, self.model.dit.head_dim)
+        vae = self.vae or stored_config(self.generator, "vae", VAEConfig)
+        compute = self.compute.on(mesh, self.dit.head_dim)
         story = _Story(self, vae, compute)
         whole = {
             "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
@@ -185,7 +205,7 @@ class _Story:
     def __init__(self, training: InterShotTraining, vae: VAEConfig, compute: Compute) -> None:
         self._training, self._vae, self._compute = training, vae, compute
         video_frames = vae.video_frames(training.clip.frames)
-        budget = training.model.rollout.window.context
+        budget = training.rollout.window.context
         self.frames = reference_frames(video_frames, budget)
         refs = [
             context_frames((video_frames,) * shot, budget, training.policy)

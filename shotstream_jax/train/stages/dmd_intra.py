@@ -82,7 +82,7 @@ class DistillationTraining(TransformerTraining):
     def forcing(self) -> SelfForcing:
         """How the generator is rolled out."""
         return SelfForcing(
-            rollout=self.model.rollout, commits=self.commits, cache_gradient=self.cache_gradient
+            rollout=self.rollout, commits=self.commits, cache_gradient=self.cache_gradient
         )
 
     def network_for_step(self, step: int) -> str:
@@ -111,13 +111,13 @@ class DistillationTraining(TransformerTraining):
         networks, chance = inputs.networks, inputs.chance
         rollout_keys, score_keys = split_chance(chance.samples, 2)
         draw = GeneratorDraw(
-            rollout=draw_rollout(chance.step, rollout_keys, self.latent_shape, self.model.rollout),
+            rollout=draw_rollout(chance.step, rollout_keys, self.latent_shape, self.rollout),
             score=draw_flow(score_keys, self.latent_shape, self.dmd.timestep_table),
         )
         scores = Scores(real=networks["real_score"], fake=networks["fake_score"])
         loss, report = generator_loss(
             params,
-            self.model.dit,
+            self.dit,
             scores,
             conditioning,
             self._negative(networks, inputs.batch),
@@ -138,14 +138,12 @@ class DistillationTraining(TransformerTraining):
         """The critic's loss on one shot of the generator's, and the take."""
         chance = inputs.chance
         rollout_keys, score_keys = split_chance(chance.samples, 2)
-        draw = draw_rollout(chance.step, rollout_keys, self.latent_shape, self.model.rollout)
+        draw = draw_rollout(chance.step, rollout_keys, self.latent_shape, self.rollout)
         generator = inputs.networks["generator"]
-        take = film(
-            generator, self.model.dit, conditioning, draw, forcing=self.forcing, compute=compute
-        )
+        take = film(generator, self.dit, conditioning, draw, forcing=self.forcing, compute=compute)
         loss, _ = critic_loss(
             params,
-            self.model.dit,
+            self.dit,
             conditioning,
             take.latents,
             draw_flow(score_keys, self.latent_shape, self.dmd.timestep_table),
@@ -170,12 +168,12 @@ class DistillationTraining(TransformerTraining):
         dtype = self.compute.format
         return {
             "real_score": self._teacher(dtype),
-            "text": network_weights(self.teacher, "text", self.model.text, dtype=dtype),
+            "text": network_weights(self.teacher, "text", self.text, dtype=dtype),
         }
 
     def generator_start(self, *made_by: str) -> Weights:
         """The student to start from."""
-        return network_weights(self.generator, "dit", self.model.dit, made_by=made_by)
+        return network_weights(self.generator, "dit", self.dit, made_by=made_by)
 
     def with_negative(self, tokenize: Tokenize, transform: Transform) -> Transform:
         """A transform whose samples carry the negative prompt too, if there is one."""
@@ -197,14 +195,12 @@ class DistillationTraining(TransformerTraining):
 
     def _negative(self, networks: Networks, batch: Batch) -> NegativeText:
         if self.negative is None:
-            return jnp.zeros((1, 1, self.model.dit.text_tokens, self.model.dit.text_dim))
+            return jnp.zeros((1, 1, self.dit.text_tokens, self.dit.text_dim))
         one = {name: batch[f"negative_{name}"][:1] for name in ("ids", "mask")}
         return jax.lax.stop_gradient(self.read(networks["text"], one))
 
     def _teacher(self, dtype: DTypeLike) -> Weights:
-        return network_weights(
-            self.teacher, "dit", self.model.dit, dtype=dtype, made_by=("teacher",)
-        )
+        return network_weights(self.teacher, "dit", self.dit, dtype=dtype, made_by=("teacher",))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,7 +223,7 @@ class IntraShotTraining(DistillationTraining):
         Raises:
           ValueError: sizes that do not fit together.
         """
-        compute = self.compute.on(mesh, self.model.dit.head_dim)
+        compute = self.compute.on(mesh, self.dit.head_dim)
         losses = (functools.partial(loss, compute) for loss in (self._generator, self._critic))
         return Stage(
             objectives=self.objectives(*losses),
@@ -249,7 +245,7 @@ class IntraShotTraining(DistillationTraining):
         films = LatentFilms(self.latents)
         check_clip(films.facts, self.latent_shape, self.latents)
         tokenize = self.tokenizer(self.teacher).tokenize
-        budget = self.model.rollout.window.context
+        budget = self.rollout.window.context
         excerpts = ShotWithContext(tokenize, budget=budget, policy=self.policy)
         return self.loader(films, self.with_negative(tokenize, excerpts))
 

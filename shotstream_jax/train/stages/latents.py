@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from shotstream_jax.data.latent_films import KIND, reference_frames
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.sources import FilmSource, RecordSource
-from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae import encode, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
@@ -30,7 +29,7 @@ from shotstream_jax.storyworld.spec import Split
 from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
 from shotstream_jax.train.engine.objective import Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
-from shotstream_jax.train.engine.weights import measured_vae, network_weights
+from shotstream_jax.train.engine.weights import network_weights, stored_config
 from shotstream_jax.typing import Array, Float, UInt8
 
 Encoded = tuple[Float[Array, "frame row col chan"], Float[Array, "reference row col chan"]]
@@ -43,8 +42,7 @@ class LatentDataset(DatasetJob):
 
     Attributes:
       vae: checkpoint with the autoencoder.
-      model: the model that the latents are for, of which the autoencoder's sizes are read. The
-        statistics of latents are taken from the checkpoint.
+      vae_config: its sizes; `None` takes them from the checkpoint.
       records: folder of a `story_world` dataset; without it films are painted while one waits.
       split: which films.
       shots: of every painted film.
@@ -55,7 +53,7 @@ class LatentDataset(DatasetJob):
     """
 
     vae: pathlib.Path
-    model: ModelConfig
+    vae_config: VAEConfig | None = None
     records: pathlib.Path | None = None
     split: Split = "train"
     shots: int = 5
@@ -69,9 +67,10 @@ class LatentDataset(DatasetJob):
         """The autoencoder's.
 
         Raises:
-          ValueError: the checkpoint's has other sizes.
+          ValueError: the checkpoint's is none.
+          FileNotFoundError: no checkpoint to take them from.
         """
-        return measured_vae(self.vae, self.model.vae)
+        return self.vae_config or stored_config(self.vae, "vae", VAEConfig)
 
     def program(self, mesh: Mesh) -> SampleProgram:
         """The shots of a shard, one after another: a chip does not hold more at full size."""
@@ -109,7 +108,7 @@ class LatentDataset(DatasetJob):
         # Films on disk have sizes of their own.
         found = {"shots": shots, "video_frames": video_frames, "height": height, "width": width}
         mesh = mesh_of(self.mesh)
-        program = dataclasses.replace(self, **found).program(mesh)
+        program = dataclasses.replace(self, vae_config=config, **found).program(mesh)
         networks = load_networks(program.networks, mesh)
         encode_shots = jax.jit(program.function)
 

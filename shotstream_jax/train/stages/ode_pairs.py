@@ -22,8 +22,10 @@ from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.tokenizer import load_tokenizer
 from shotstream_jax.data.transforms import ShotWithContext
-from shotstream_jax.model_config import ModelConfig
+from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
@@ -48,7 +50,9 @@ class OdePairs(DatasetJob):
     Attributes:
       teacher: checkpoint with the teacher.
       latents: folder of encoded films.
-      model: sizes of the networks, and the few-step levels that are kept.
+      dit: sizes of the transformer.
+      text: sizes of the text encoder.
+      rollout: whose few-step levels are kept.
       clip: size of a shot's latents.
       steps: network calls of a trajectory, each twice with guidance.
       guidance: how far past the negative prompt to go; 1 is no guidance.
@@ -60,7 +64,9 @@ class OdePairs(DatasetJob):
 
     teacher: pathlib.Path
     latents: pathlib.Path
-    model: ModelConfig
+    dit: DiTConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig
     clip: ClipShape
     steps: int = 50
     guidance: float = 6.0
@@ -74,19 +80,19 @@ class OdePairs(DatasetJob):
         """How a trajectory is followed, and where it is kept."""
         return SampleConfig(
             steps=self.steps,
-            shift=self.model.rollout.shift,
+            shift=self.rollout.shift,
             guidance=self.guidance,
             history_guidance=self.history_guidance,
-            keep=kept_steps(self.model.rollout.steps, self.steps),
+            keep=kept_steps(self.rollout.steps, self.steps),
         )
 
     @property
     def _shapes(self) -> BatchShapes:
         return BatchShapes(
             batch=self.shard,
-            clip=(self.clip.frames, self.clip.rows, self.clip.cols, self.model.dit.latent_channels),
-            slots=self.model.rollout.window.context,
-            text_tokens=self.model.dit.text_tokens,
+            clip=(self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels),
+            slots=self.rollout.window.context,
+            text_tokens=self.dit.text_tokens,
         )
 
     def program(self, mesh: Mesh) -> SampleProgram:
@@ -95,7 +101,7 @@ class OdePairs(DatasetJob):
         Raises:
           ValueError: levels that no step starts at.
         """
-        shapes, compute = self._shapes, self.compute.on(mesh, self.model.dit.head_dim)
+        shapes, compute = self._shapes, self.compute.on(mesh, self.dit.head_dim)
         stored = {"dtype": compute.dtype, "made_by": ("teacher",)}
         batch = {**shapes.conditioning(), "number": shapes.integers()}
         alone = dataclasses.replace(shapes, batch=1)
@@ -103,8 +109,8 @@ class OdePairs(DatasetJob):
         return SampleProgram(
             function=functools.partial(self._sample, compute, self.sampling),
             networks={
-                "dit": network_weights(self.teacher, "dit", self.model.dit, **stored),
-                "text": network_weights(self.teacher, "text", self.model.text, dtype=compute.dtype),
+                "dit": network_weights(self.teacher, "dit", self.dit, **stored),
+                "text": network_weights(self.teacher, "text", self.text, dtype=compute.dtype),
             },
             inputs={
                 "batch": placed_shapes(batch, sample_sharding(self.shard, mesh)),
@@ -125,9 +131,9 @@ class OdePairs(DatasetJob):
         mesh = mesh_of(self.mesh)
         program = self.program(mesh)
         networks = load_networks(program.networks, mesh)
-        tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.model.dit.text_tokens)
+        tokenizer = load_tokenizer(self.teacher / TOKENIZER, length=self.dit.text_tokens)
         transform = ShotWithContext(
-            tokenizer.tokenize, budget=self.model.rollout.window.context, policy=self.policy
+            tokenizer.tokenize, budget=self.rollout.window.context, policy=self.policy
         )
         negative = {} if self.negative is None else _named(*tokenizer.tokenize([self.negative]))
         sample = jax.jit(program.function)
@@ -141,7 +147,7 @@ class OdePairs(DatasetJob):
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
         return SampleBuilder(
-            facts={"kind": KIND, "clip": clip, "levels": self.model.rollout.steps}, build=build
+            facts={"kind": KIND, "clip": clip, "levels": self.rollout.steps}, build=build
         )
 
     def _draw(self, films: LatentFilms, transform: ShotWithContext, number: int) -> Arrays:
@@ -157,16 +163,16 @@ class OdePairs(DatasetJob):
         batch: Batch,
         negative: Batch,
     ) -> Float[Array, "batch level target_frame row col chan"]:
-        reading = {"text_tokens": self.model.dit.text_tokens, "dtype": compute.dtype}
-        text = encode_caption_ids(networks["text"], self.model.text, batch, **reading)
+        reading = {"text_tokens": self.dit.text_tokens, "dtype": compute.dtype}
+        text = encode_caption_ids(networks["text"], self.text, batch, **reading)
         if negative:
-            unprompted = encode_caption_ids(networks["text"], self.model.text, negative, **reading)
+            unprompted = encode_caption_ids(networks["text"], self.text, negative, **reading)
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
         sampled = sample_shot(
             networks["dit"],
-            self.model.dit,
+            self.dit,
             shot_conditioning(batch, text),
             unprompted,
             self._noise(batch["number"]),

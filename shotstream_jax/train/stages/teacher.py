@@ -56,7 +56,7 @@ class TeacherTraining(TransformerTraining):
         Raises:
           ValueError: sizes that do not fit together.
         """
-        compute = self.compute.on(mesh, self.model.dit.head_dim)
+        compute = self.compute.on(mesh, self.dit.head_dim)
         objective = Objective(
             loss=functools.partial(self._loss, compute),
             optimizer=self.optimizer,
@@ -65,10 +65,8 @@ class TeacherTraining(TransformerTraining):
         )
         return Stage(
             objectives={"teacher": objective},
-            weights={"teacher": network_weights(self.start, "dit", self.model.dit)},
-            frozen={
-                "text": network_weights(self.start, "text", self.model.text, dtype=compute.dtype)
-            },
+            weights={"teacher": network_weights(self.start, "dit", self.dit)},
+            frozen={"text": network_weights(self.start, "text", self.text, dtype=compute.dtype)},
             batches=self._batches,
             batch_shapes=self.shapes.shots(),
             network_for_step=lambda step: "teacher",
@@ -82,7 +80,7 @@ class TeacherTraining(TransformerTraining):
         films = LatentFilms(self.latents)
         check_clip(films.facts, self.latent_shape, self.latents)
         tokenize = self.tokenizer(self.start).tokenize
-        budget = self.model.rollout.window.context
+        budget = self.rollout.window.context
         excerpts = ShotWithContext(
             tokenize, budget=budget, policy=self.policy, captions=self.context_captions
         )
@@ -93,10 +91,10 @@ class TeacherTraining(TransformerTraining):
         text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
         dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
         dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=self.text_dropout)
-        schedule = FlowSchedule(shift=self.model.rollout.shift)
+        schedule = FlowSchedule(shift=self.rollout.shift)
         loss, errors = teacher_loss(
             params,
-            self.model.dit,
+            self.dit,
             Clip(
                 conditioning=apply_dropout(shot_conditioning(batch, text), dropout),
                 latents=batch["target"],

@@ -17,13 +17,16 @@ from shotstream_jax.data.transforms import Transform
 from shotstream_jax.evaluation.films import EvalSetup
 from shotstream_jax.evaluation.generators import TransformerRole
 from shotstream_jax.evaluation.validation_films import ValidationFilms, validate_films
-from shotstream_jax.model_config import ModelConfig
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
+from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.networks import Networks as FilmNetworks
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.stage import Batches, Scores, Training, Validate
-from shotstream_jax.train.engine.weights import export_model, measured_vae, training_facts
+from shotstream_jax.train.engine.weights import export_model, stored_config, training_facts
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
 from shotstream_jax.train.stages.batching import encode_caption_ids
 from shotstream_jax.typing import Params, Text
@@ -75,8 +78,9 @@ class TransformerTraining(Training):
     """Settings of every stage that trains a transformer.
 
     Attributes:
-      model: sizes of all networks, and chunks, few steps and shift of the model that comes out. The
-        statistics of its latents are taken from the autoencoder's checkpoint.
+      dit: sizes of the transformer.
+      text: sizes of the text encoder.
+      rollout: chunks, few steps and shift of the model that is to come out.
       clip: size of a shot's latents.
       batch: samples of a step, on all devices together.
       accumulate: pieces that a batch is cut into.
@@ -85,7 +89,9 @@ class TransformerTraining(Training):
       guidance: of a teacher that films them.
     """
 
-    model: ModelConfig
+    dit: DiTConfig
+    text: TextEncoderConfig
+    rollout: RolloutConfig
     clip: ClipShape
     batch: int
     accumulate: int = 1
@@ -101,7 +107,7 @@ class TransformerTraining(Training):
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
         """Frames, rows, columns and channels of a shot."""
-        return (self.clip.frames, self.clip.rows, self.clip.cols, self.model.dit.latent_channels)
+        return (self.clip.frames, self.clip.rows, self.clip.cols, self.dit.latent_channels)
 
     @property
     def shapes(self) -> BatchShapes:
@@ -109,14 +115,14 @@ class TransformerTraining(Training):
         return BatchShapes(
             batch=self.batch,
             clip=self.latent_shape,
-            slots=self.model.rollout.window.context,
-            text_tokens=self.model.dit.text_tokens,
+            slots=self.rollout.window.context,
+            text_tokens=self.dit.text_tokens,
         )
 
     def read(self, text: Any, batch: Batch) -> Text:
         """The encoded captions of a batch, by the text encoder's parameters."""
-        how = {"text_tokens": self.model.dit.text_tokens, "dtype": self.compute.format}
-        return encode_caption_ids(text, self.model.text, batch, **how)
+        how = {"text_tokens": self.dit.text_tokens, "dtype": self.compute.format}
+        return encode_caption_ids(text, self.text, batch, **how)
 
     def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
         """The tokenizer of a checkpoint, for captions as long as the transformer reads.
@@ -124,7 +130,7 @@ class TransformerTraining(Training):
         Raises:
           FileNotFoundError: the checkpoint has none.
         """
-        return load_tokenizer(folder / TOKENIZER, length=self.model.dit.text_tokens)
+        return load_tokenizer(folder / TOKENIZER, length=self.dit.text_tokens)
 
     def loader(self, films: Films, transform: Transform) -> Batches:
         """Shuffled batches of this process."""
@@ -149,16 +155,16 @@ class TransformerTraining(Training):
         Raises:
           FileNotFoundError: no checkpoint, or one without a tokenizer.
         """
-        vae = measured_vae(source, self.model.vae)
+        vae = stored_config(source, "vae", VAEConfig)
         encode_text = text_encoder_fn(
             load_network(source, "text", dtype=compute.dtype),
-            self.model.text,
+            self.text,
             self.tokenizer(source),
-            text_tokens=self.model.dit.text_tokens,
+            text_tokens=self.dit.text_tokens,
             dtype=compute.dtype,
         )
         fixed = FilmNetworks(
-            config=dataclasses.replace(self.model, vae=vae),
+            config=ModelConfig(dit=self.dit, vae=vae, text=self.text, rollout=self.rollout),
             dit={},
             vae=load_network(source, "vae", dtype=jnp.float32),
             encode_text=encode_text,
@@ -190,7 +196,8 @@ class TransformerTraining(Training):
     ) -> Scores:
         """Write a whole model with one of the networks as its transformer."""
         facts = training_facts(self.STAGE, self.steps, self.seed)
-        export_model(folder, source, networks[network], self.model, training=facts)
+        params = networks[network]
+        export_model(folder, source, (params, self.dit), rollout=self.rollout, training=facts)
         return {}
 
 

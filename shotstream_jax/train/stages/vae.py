@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
-from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.compute import FORMATS
 from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae_config import VAEConfig
@@ -27,7 +26,8 @@ from shotstream_jax.train.engine.stage import Scores, Stage, Training, Weights, 
 from shotstream_jax.train.engine.weights import (
     check_origin,
     lineage,
-    measured_vae,
+    model_document,
+    stored_config,
     training_facts,
 )
 from shotstream_jax.train.objectives.vae import VAELoss, init_inflated, vae_loss
@@ -126,7 +126,11 @@ class VAETraining(Training):
 
     def _go_on(self, start: pathlib.Path, shardings: Any) -> Params:
         """Load an autoencoder of these sizes, whatever its latents were measured to be."""
-        check_origin(start, "vae", measured_vae(start, self.vae), ())
+        measured = stored_config(start, "vae", VAEConfig)
+        sizes = dataclasses.replace(
+            self.vae, latent_mean=measured.latent_mean, latent_std=measured.latent_std
+        )
+        check_origin(start, "vae", sizes, ())
         return load_network(start, "vae", dtype=jnp.float32, shardings=shardings)
 
     def _films(self, split: Split, stories: int) -> WorldSource:
@@ -171,11 +175,10 @@ class VAETraining(Training):
         measured = dataclasses.replace(
             raw, latent_mean=tuple(mean.tolist()), latent_std=tuple(deviation.tolist())
         )
-        facts = training_facts("vae", self.steps, self.seed, scores)
-        config = CheckpointConfig(
-            networks={"vae": measured},
-            weights="trained",
-            training={**facts, "after": lineage(self.start) if self.start else []},
+        config = model_document(
+            {"vae": dataclasses.asdict(measured)},
+            training=training_facts("vae", self.steps, self.seed, scores),
+            after=lineage(self.start) if self.start else (),
         )
         save_checkpoint(folder, {"vae": networks["vae"]}, config)
         return scores

@@ -46,7 +46,7 @@ def test_every_network_that_learns_has_a_program(tmp_path):
 @pytest.mark.parametrize(
     ("making", "shape"),
     [
-        (miniature.latents, (6, 2, 4, 6, 4)),
+        (lambda root: miniature.latents(root, vae_config=miniature.VAE), (6, 2, 4, 6, 4)),
         (miniature.pairs, (2, 3, 2, 4, 6, 4)),
         (lambda root: miniature.pairs(root, negative="blurred"), (2, 3, 2, 4, 6, 4)),
     ],
@@ -90,8 +90,7 @@ def test_a_step_attends_by_the_kernel_of_its_devices(tmp_path):
     """Forwards and backwards, each device its own heads and samples."""
     dit = dataclasses.replace(miniature.DIT, dim=256)
     compute = ComputeConfig(dtype="bfloat16", remat="full")
-    model = dataclasses.replace(miniature.MODEL, dit=dit)
-    training = miniature.teacher(tmp_path, batch=4, model=model, compute=compute)
+    training = dataclasses.replace(miniature.teacher(tmp_path, batch=4), dit=dit, compute=compute)
     target = find_target("v5e:2x2")
     mesh = training_mesh(target, fsdp=2, tensor=2)
     assert training.compute.on(mesh, dit.head_dim).attention == "splash"

@@ -41,13 +41,13 @@ def stages() -> dict[str, Training]:
         "teacher": miniature.teacher(ROOT, trainable="all", **how),
         "causal_init": miniature.causal_init(ROOT, **how),
         "dmd_intra": miniature.intra(ROOT, **both),
-        "dmd_inter": miniature.inter(ROOT, **both),
+        "dmd_inter": miniature.inter(ROOT, vae=miniature.VAE, **both),
     }
 
 
 def datasets() -> dict[str, DatasetJob]:
     return {
-        "latents": miniature.latents(ROOT, shard=BATCH),
+        "latents": miniature.latents(ROOT, vae_config=miniature.VAE, shard=BATCH),
         # Three do not divide: every device makes them all.
         "pairs": miniature.pairs(ROOT, negative="blurred", shard=3),
     }

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from shotstream_jax.checkpoints.manager import save_checkpoint
-from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.sharding import make_mesh
@@ -86,7 +85,7 @@ def test_weights_are_drawn_or_read_where_they_are_wanted(tmp_path):
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     params = drawn.load(jax.tree.map(lambda _: here, drawn.shapes))
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    config = CheckpointConfig(networks={"vae": VAE}, weights="trained")
+    config = {"networks": {"vae": dataclasses.asdict(VAE)}, "weights": "trained"}
     save_checkpoint(tmp_path / "stored", {"vae": half}, config)
     stored = network_weights(tmp_path / "stored", "vae", VAE)
     assert stored.shapes == drawn.shapes

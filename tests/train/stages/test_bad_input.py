@@ -11,14 +11,12 @@ from shotstream_jax.checkpoints.manager import TOKENIZER, save_checkpoint
 from shotstream_jax.data.latent_films import KIND
 from shotstream_jax.data.shards import Shards
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
-from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
-from shotstream_jax.models.vae import init_vae
 from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.train.engine.pipeline import run
 from shotstream_jax.train.engine.run_folder import describe
-from shotstream_jax.train.engine.weights import training_facts
+from shotstream_jax.train.engine.weights import model_document, training_facts
 from tests.train import miniature
 
 
@@ -28,17 +26,16 @@ def begun(tmp_path_factory):
     root = tmp_path_factory.mktemp("begun")
     word_tokenizer(VOCABULARY, miniature.DIT.text_tokens).save(root / TOKENIZER)
     key = jax.random.key(0)
+    sizes = {"dit": miniature.DIT, "text": miniature.TEXT}
     save_checkpoint(
         root / "base" / "export",
         {
             "dit": jax.jit(init_dit, static_argnums=1)(key, miniature.DIT),
             "text": jax.jit(init_text_encoder, static_argnums=1)(key, miniature.TEXT),
-            "vae": jax.jit(init_vae, static_argnums=1)(key, miniature.VAE),
         },
-        CheckpointConfig(
-            networks={"dit": miniature.DIT, "text": miniature.TEXT, "vae": miniature.VAE},
+        model_document(
+            {name: dataclasses.asdict(config) for name, config in sizes.items()},
             rollout=miniature.ROLLOUT,
-            weights="trained",
             training=training_facts("base", 2, 0),
         ),
         root / TOKENIZER / TOKENIZER_FILE,
@@ -92,13 +89,13 @@ def test_films_of_fewer_shots_than_a_story(begun, tmp_path):
     write_latents(tmp_path / "short", shots=2)
     settings = {"generator": begun / "base" / "export", "teacher": begun / "base" / "export"}
     training = miniature.inter(
-        begun, output=tmp_path / "run", latents=tmp_path / "short", **settings
+        begun, output=tmp_path / "run", latents=tmp_path / "short", vae=miniature.VAE, **settings
     )
     assert "holds films of 2 shots and the config says shots 3" in refusal(training)
 
 
 def test_turns_that_would_leave_shots_out(begun, tmp_path):
-    training = miniature.inter(begun, output=tmp_path / "run", generator_every=6)
+    training = miniature.inter(begun, output=tmp_path / "run", generator_every=6, vae=miniature.VAE)
     said = refusal(training)
     assert "every 6 and stories of 3 shots have a common divisor" in said
 
@@ -117,9 +114,8 @@ def test_a_checkpoint_of_another_stage(begun, tmp_path):
 
 
 def test_a_checkpoint_of_other_sizes(begun, tmp_path):
-    dit = dataclasses.replace(miniature.DIT, ffn_dim=32)
-    wide = dataclasses.replace(miniature.MODEL, dit=dit)
-    said = refusal(miniature.teacher(begun, output=tmp_path / "run", model=wide))
+    wide = dataclasses.replace(miniature.DIT, ffn_dim=32)
+    said = refusal(miniature.teacher(begun, output=tmp_path / "run", dit=wide))
     assert "holds a dit with ffn_dim 16 and the config says 32" in said
 
 
@@ -137,7 +133,11 @@ def test_records_that_are_not_there(begun, tmp_path):
     save_checkpoint(
         tmp_path / "vae",
         {"vae": {"kernel": np.zeros(1)}},
-        CheckpointConfig(networks={"vae": miniature.VAE}, weights="trained"),
+        model_document(
+            {"vae": dataclasses.asdict(miniature.VAE)},
+            rollout=miniature.ROLLOUT,
+            training=training_facts("vae", 2, 0),
+        ),
     )
     making = miniature.latents(
         begun, output=tmp_path / "run", vae=tmp_path / "vae", records=tmp_path / "nowhere"

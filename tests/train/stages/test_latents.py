@@ -1,5 +1,6 @@
 """Encoding of films: what is stored of every shot."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -10,11 +11,11 @@ import pytest
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.sources import RecordSource
-from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.pixels import frames_to_pixels
 from shotstream_jax.models.vae import encode, encode_images, init_vae
 from shotstream_jax.storyworld.builder import StoryWorld, StoryWorldConfig
 from shotstream_jax.train.engine.dataset_job import build_dataset
+from shotstream_jax.train.engine.weights import model_document, training_facts
 from tests.train import miniature
 
 WIDE, LONG = 80, 9
@@ -37,8 +38,9 @@ def records(tmp_path_factory):
 
 
 def test_films_on_disk_are_encoded_in_their_own_size(params, records, tmp_path):
-    config = CheckpointConfig(networks={"vae": miniature.VAE}, weights="trained")
-    save_checkpoint(tmp_path / "vae", {"vae": params}, config)
+    sizes = {"vae": dataclasses.asdict(miniature.VAE)}
+    facts = model_document(sizes, training=training_facts("vae", 2, 0))
+    save_checkpoint(tmp_path / "vae", {"vae": params}, facts)
     job = miniature.latents(
         tmp_path, vae=tmp_path / "vae", records=records, samples=2, output=tmp_path / "latents"
     )

@@ -105,14 +105,14 @@ def test_a_stage_leaves_finite_losses_of_every_step(trained, stage):
 def test_every_export_says_how_it_was_made(trained):
     for stage in TRAININGS[1:]:
         experiment = stage(trained)
-        config = read_config(experiment.output / "export")
-        assert config.weights == "trained"
-        assert config.training["stage"] == experiment.STAGE
-        assert set(config.networks) == {"dit", "vae", "text"}
+        document = read_config(experiment.output / "export")
+        assert document["weights"] == "trained"
+        assert document["training"]["stage"] == experiment.STAGE
+        assert set(document["networks"]) == {"dit", "vae", "text"}
 
 
 def test_the_student_names_all_stages_before_it(trained):
-    facts = read_config(trained / "dmd_inter" / "export").training
+    facts = read_config(trained / "dmd_inter" / "export")["training"]
     stages = [earlier["stage"] for earlier in facts["after"]]
     assert stages == ["vae", "base", "teacher", "causal_init", "dmd_intra"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.checkpoints.manager import load_network, read_config
+from shotstream_jax.checkpoints.manager import load_network, network_config, read_config
 from shotstream_jax.models.pixels import frames_to_pixels, pixels_to_frames
 from shotstream_jax.models.vae import decode, encode, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
@@ -245,9 +245,9 @@ def training(folder, **settings):
 def test_the_stage_trains_stops_resumes_and_exports_what_later_stages_read(tmp_path):
     assert train(training(tmp_path)).ended == "finished"
     stored = read_config(tmp_path / "run" / "export")
-    config = stored.network("vae")
-    assert stored.weights == "trained"
-    assert stored.training["scores"]["psnr"] > 0
+    config = network_config(stored, "vae")
+    assert stored["weights"] == "trained"
+    assert stored["training"]["scores"]["psnr"] > 0
     params = load_network(tmp_path / "run" / "export", "vae")
     source = WorldSource(stories=6, shots=2, picture=Picture(height=16, width=32), video_frames=5)
     latents = latents_of(params, config, source)
@@ -268,7 +268,7 @@ def test_an_autoencoder_is_trained_further(tmp_path):
     ):
         np.testing.assert_array_equal(a, b)
     assert train(further).ended == "finished"
-    facts = read_config(tmp_path / "further" / "run" / "export").training
+    facts = read_config(tmp_path / "further" / "run" / "export")["training"]
     assert facts["seed"] == 5
     assert [earlier["seed"] for earlier in facts["after"]] == [0]
     wide = dataclasses.replace(TINY, base_channels=8)
