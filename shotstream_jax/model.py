@@ -28,7 +28,7 @@ from shotstream_jax.model_config import LoRAConfig, ModelConfig, WeightsOrigin
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.models.lora import merge
 from shotstream_jax.presets import PRESETS
-from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.rollout.approximate import Approximation, ApproximationName
 from shotstream_jax.rollout.networks import Networks, approximated
 from shotstream_jax.sharding import Device, replicated, shardings_for, split_devices
 from shotstream_jax.typing import Params
@@ -62,8 +62,8 @@ class Model:
     def badge(self) -> str:
         """What must not be overlooked wherever something of this model is shown."""
         said = ["random weights"] if self.weights == "random" else []
-        if self.networks.approximate:
-            said.append(f"approximate: {', '.join(self.networks.approximate)}")
+        if self.networks.approximation.names:
+            said.append(f"approximate: {', '.join(self.networks.approximation.names)}")
         return "; ".join(said)
 
 
@@ -74,7 +74,7 @@ def open_model(
     devices: int | None = None,
     text_on_host: bool = False,
     vae_apart: bool = False,
-    approximate: Sequence[Approximation] = (),
+    approximate: Sequence[ApproximationName] = (),
 ) -> Model:
     """Load a model onto the devices of this machine.
 
@@ -106,14 +106,14 @@ def open_model(
         mesh=mesh,
         vae_apart=apart,
     )
-    networks = approximated(networks, approximate)
+    networks = approximated(networks, Approximation.named(approximate))
     return Model(
         name=str(source),
         config=parts.config,
         networks=networks,
         count_tokens=parts.tokenizer.count,
         weights=parts.weights,
-        digest="+".join([parts.digest, *networks.approximate]),
+        digest="+".join([parts.digest, *networks.approximation.names]),
     )
 
 

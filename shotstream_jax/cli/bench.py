@@ -36,17 +36,19 @@ from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.bench.gpu_report import gpu_report
 from shotstream_jax.perf.bench.kernels import kernel_rates
 from shotstream_jax.perf.bench.provenance import provenance
-from shotstream_jax.perf.bench.run import BenchSettings, run_bench
+from shotstream_jax.perf.bench.run import BenchSettings, measure_film
 from shotstream_jax.perf.bench.split import EncodeVideo
-from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.presets import PRESETS
-from shotstream_jax.rollout.networks import Networks, approximated
+from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.sharding import split_devices
 from shotstream_jax.story import Defaults
 
 _SMALL_PATCHES = (3, 5)
-"""Patches of the transformer, down and across, in the film of a small model."""
+"""Patches down and across in the film of a small model: few, and of two primes, so that rows and
+columns cannot be mistaken for one another."""
 
 
 def bench(args: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
@@ -79,20 +81,20 @@ def bench(args: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
 
 def _film(args: BenchOptions) -> dict[str, Any]:
     settings = BenchSettings(shots=args.shots, warmup=args.warmup)
-    networks, sizes, model = _open(args)
+    networks, shape, model = _open(args)
     return {
         "kind": "film",
         **_about(),
         "model": model,
-        **run_bench(networks, sizes, settings, mp4_encoder(sizes, settings.fps)),
+        **measure_film(networks, shape, settings, mp4_encoder(shape, settings.fps)),
     }
 
 
 def _kernels(args: BenchOptions) -> dict[str, Any]:
     name = SMALL if args.small else FULL
     mesh, _ = _places(args, PRESETS[name])
-    sizes = _sizes(args, PRESETS[name], mesh, small=args.small)
-    return {"kind": "kernels", **_about(), "shapes_of": name, "kernels": kernel_rates(sizes)}
+    shape = _shape(args, PRESETS[name], mesh, small=args.small)
+    return {"kind": "kernels", **_about(), "shapes_of": name, "kernels": kernel_rates(shape)}
 
 
 def _report(args: BenchOptions, console: Console) -> int:
@@ -104,37 +106,36 @@ def _report(args: BenchOptions, console: Console) -> int:
         )
     name = SMALL if args.rehearse else FULL
     mesh, _ = _places(args, PRESETS[name])
-    sizes = _sizes(args, PRESETS[name], mesh, small=args.rehearse)
+    shape = _shape(args, PRESETS[name], mesh, small=args.rehearse)
     settings = BenchSettings(shots=args.shots, warmup=args.warmup)
     whole = gpu_report(
-        sizes,
+        shape,
         mesh,
         args.output or pathlib.Path(),
         settings=settings,
-        encode_video=mp4_encoder(sizes, settings.fps),
-        about={**_about(), "model": _model(name, "random", sizes, mesh)},
+        encode_video=mp4_encoder(shape, settings.fps),
+        about={**_about(), "model": _model(name, "random", shape, mesh)},
         rehearsed=args.rehearse,
         tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
     )
     return ExitCode.DONE if whole else ExitCode.NEGATIVE
 
 
-def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
-    """The networks to film with, their sizes, and what to say of them."""
+def _open(args: BenchOptions) -> tuple[Networks, FilmShape, dict[str, Any]]:
+    """The networks to film with, their shape, and what to say of them."""
     name = str(args.checkpoint or args.preset)
     small = args.checkpoint is None and args.preset == SMALL
     if args.random_weights or (args.checkpoint is None and not small):
         has_weights = small or args.checkpoint is not None
         config = find_model(name).config if has_weights else PRESETS[name]
         mesh, apart = _places(args, config)
-        sizes = _sizes(args, config, mesh, small=small)
-        networks = random_networks(sizes, mesh, text_on_host=args.text_on_host, vae_apart=apart)
-        networks = approximated(networks, args.approximate)
-        return networks, sizes, _model(name, "random", sizes, mesh, networks.approximate)
-    # Sizes first: a film that does not divide is refused before any weights are read.
+        shape = _shape(args, config, mesh, small=small)
+        networks = random_networks(shape, mesh, text_on_host=args.text_on_host, vae_apart=apart)
+        return networks, shape, _model(name, "random", shape, mesh)
+    # Its shape first: a film that does not divide is refused before any weights are read.
     config = find_model(name).config
     mesh, _ = _places(args, config)
-    sizes = _sizes(args, config, mesh, small=small)
+    shape = _shape(args, config, mesh, small=small)
     model = open_named(
         name,
         args.dtype,
@@ -143,8 +144,10 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmSizes, dict[str, Any]]:
         vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
-    networks = dataclasses.replace(model.networks, compute=sizes.compute)
-    return networks, sizes, _model(name, model.weights, sizes, mesh, networks.approximate)
+    networks = dataclasses.replace(
+        model.networks, compute=shape.compute, merged_passes=shape.merged_passes
+    )
+    return networks, shape, _model(name, model.weights, shape, mesh)
 
 
 def _places(args: BenchOptions, config: ModelConfig) -> tuple[Mesh, Sharding | None]:
@@ -155,20 +158,16 @@ def _places(args: BenchOptions, config: ModelConfig) -> tuple[Mesh, Sharding | N
     return split_devices(config.dit.heads, devices[: args.devices], vae_apart=args.vae_apart)
 
 
-def _sizes(args: BenchOptions, config: ModelConfig, mesh: Mesh, *, small: bool) -> FilmSizes:
+def _shape(args: BenchOptions, config: ModelConfig, mesh: Mesh, *, small: bool) -> FilmShape:
     platform = mesh.devices.flat[0].platform
     dtype = None if args.dtype == "auto" else getattr(jnp, args.dtype)
-    return FilmSizes(
-        dit=config.dit,
-        vae=config.vae,
-        text=config.text,
-        rollout=config.rollout,
-        compute=dataclasses.replace(
-            default_compute(config.dit.head_dim, dtype, platform, mesh),
-            merged=args.merged,
-        ),
+    return FilmShape(
+        config=config,
+        compute=default_compute(config.dit.head_dim, dtype, platform, mesh),
         size=parse_size(args.size) if args.size else _usual_size(config, small=small),
         chunks=_chunks(args.frames, config),
+        merged_passes=args.merged,
+        approximation=Approximation.named(args.approximate),
     )
 
 
@@ -192,16 +191,14 @@ def _chunks(frames: int | None, config: ModelConfig) -> int:
     return chunks
 
 
-def _model(
-    name: str, weights: str, sizes: FilmSizes, mesh: Mesh, approximate: Sequence[str] = ()
-) -> dict[str, Any]:
+def _model(name: str, weights: str, shape: FilmShape, mesh: Mesh) -> dict[str, Any]:
     return {
         "name": name,
         "weights": weights,
-        "dtype": sizes.compute.dtype.__name__,
-        "attention": sizes.compute.attention,
-        "merged": sizes.compute.merged,
-        "approximate": list(approximate),
+        "dtype": shape.compute.dtype.__name__,
+        "attention": shape.compute.attention,
+        "merged": shape.merged_passes,
+        "approximate": list(shape.approximation.names),
         "devices": mesh.size,
     }
 
@@ -210,13 +207,13 @@ def _about() -> dict[str, Any]:
     return provenance(["shotstream", *sys.argv[1:]])
 
 
-def mp4_encoder(sizes: FilmSizes, fps: int) -> EncodeVideo:
-    """Writes the chunks of a shot to a file that nobody keeps."""
+def mp4_encoder(shape: FilmShape, fps: int) -> EncodeVideo:
+    """Writes the chunks of a shot to a file that is removed again."""
 
     def encode(chunks: Sequence[np.ndarray]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "shot.mp4")
-            with Mp4Writer(path, fps=fps, size=sizes.size) as film:
+            with Mp4Writer(path, fps=fps, size=shape.size) as film:
                 for frames in chunks:
                     film.write(frames)
 

@@ -19,7 +19,8 @@ from rich.text import Text
 
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.model import find_model
-from shotstream_jax.perf.plan.estimate import EngineSizes, Estimate, estimate
+from shotstream_jax.model_config import ModelConfig
+from shotstream_jax.perf.plan.estimate import Estimate, estimate
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.story import (
     FrameRef,
@@ -117,19 +118,12 @@ def check_story(args: Annotated[Check, tyro.conf.arg(name="")]) -> int:
     else:
         source = find_model(args.checkpoint or args.preset)
         config, count_tokens = source.config, source.tokenizer.count
-    sizes = EngineSizes(
-        dit=config.dit,
-        vae=config.vae,
-        text=config.text,
-        window=config.rollout.window,
-        steps=len(config.rollout.steps),
-    )
-    return check(args.story, sizes, count_tokens, tflops=args.tflops, as_json=args.json)
+    return check(args.story, config, count_tokens, tflops=args.tflops, as_json=args.json)
 
 
 def check(
     path: str,
-    sizes: EngineSizes,
+    config: ModelConfig,
     count_tokens: TokenCounter | None = None,
     *,
     tflops: float = ASSUMED_TFLOPS,
@@ -137,7 +131,7 @@ def check(
 ) -> int:
     """Print what `examine` finds in a story file; returns the exit status."""
     try:
-        report = examine(read_story(path), sizes, tflops * 1e12, count_tokens)
+        report = examine(read_story(path), config, tflops * 1e12, count_tokens)
     except StoryError as error:
         if as_json:
             _write_json({"ok": False, "problems": _plain_problems(error.problems)})
@@ -153,7 +147,7 @@ def check(
 
 def examine(
     file: StoryFile,
-    sizes: EngineSizes,
+    config: ModelConfig,
     flops_per_second: float,
     count_tokens: TokenCounter | None = None,
 ) -> StoryReport:
@@ -165,16 +159,16 @@ def examine(
     """
     story = file.story.resolved()
     try:
-        cost = estimate(story, sizes, flops_per_second)
+        cost = estimate(story, config, flops_per_second)
     except ValueError as error:
         # The estimate refuses rates and sizes alike; only a size is the story's fault.
         if not flops_per_second > 0:
             raise
         field = ("defaults", "size")
         raise StoryError([Problem(field, str(error), file.places.of(field))]) from None
-    rows = _rows(story, sizes, count_tokens)
-    limit = sizes.dit.text_tokens
-    warnings = (*_token_warnings(rows, limit), *_camera_warnings(story, sizes))
+    rows = _rows(story, config, count_tokens)
+    limit = config.dit.text_tokens
+    warnings = (*_token_warnings(rows, limit), *_camera_warnings(story, config))
     if len(rows) > 1 and not story.global_caption.strip():
         message = "missing; nothing says what the shots share: name characters, place and style"
         warnings = (Problem(("global",), message), *warnings)
@@ -188,16 +182,18 @@ def examine(
 
 
 def _rows(
-    story: Story, sizes: EngineSizes, count_tokens: TokenCounter | None
+    story: Story, config: ModelConfig, count_tokens: TokenCounter | None
 ) -> tuple[ShotRow, ...]:
-    chunk, stride = sizes.window.chunk, sizes.vae.temporal_stride
+    chunk, stride = config.rollout.window.chunk, config.vae.temporal_stride
     lengths = shot_lengths(story, chunk_frames=chunk, temporal_stride=stride)
     return tuple(
         ShotRow(
             shot=shot,
             tokens=count_tokens(caption) if count_tokens else None,
             seconds=lengths[index] / story.defaults.fps,
-            context=context_frames(lengths[: camera_start(story, index)], sizes.window.context),
+            context=context_frames(
+                lengths[: camera_start(story, index)], config.rollout.window.context
+            ),
         )
         for index, (shot, caption) in enumerate(zip(story.shots, full_captions(story), strict=True))
     )
@@ -215,9 +211,8 @@ def _token_warnings(rows: Sequence[ShotRow], limit: int) -> tuple[Problem, ...]:
     )
 
 
-def _camera_warnings(story: Story, sizes: EngineSizes) -> tuple[Problem, ...]:
-    # Beyond it the ring of local slots forgets the shot's start, sink frames apart.
-    room = sizes.window.local // sizes.window.chunk
+def _camera_warnings(story: Story, config: ModelConfig) -> tuple[Problem, ...]:
+    room = config.rollout.window.local // config.rollout.window.chunk
     warnings = []
     for index in range(len(story.shots)):
         camera = story.shots[camera_start(story, index) : index + 1]

@@ -167,7 +167,7 @@ def _document(
         "role": args.role,
         "model": model.name,
         "weights": model.weights,
-        "approximate": list(model.networks.approximate),
+        "approximate": list(model.networks.approximation.names),
         "digest": model.digest,
         "stories": args.stories,
         "shots": list(args.shots),

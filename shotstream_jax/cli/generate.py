@@ -107,8 +107,10 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         approximate=args.approximate,
     )
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
-    if model.networks.approximate:
-        console.print(Text(f"Approximate: {', '.join(model.networks.approximate)}.", "yellow"))
+    if model.networks.approximation.names:
+        console.print(
+            Text(f"Approximate: {', '.join(model.networks.approximation.names)}.", "yellow")
+        )
     if model.weights == "random":
         console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
     with _Display(console) as display:
@@ -204,7 +206,7 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
         "weights": model.weights,
         "config_digest": model.config.digest(),
         "dtype": model.networks.compute.dtype.__name__,
-        "approximate": list(model.networks.approximate),
+        "approximate": list(model.networks.approximation.names),
         "devices": len(model.networks.mesh.devices.flat) if model.networks.mesh else 1,
     }
 

@@ -7,9 +7,9 @@ import tyro
 
 from shotstream_jax.model import Model, open_model
 from shotstream_jax.models.compute import FORMATS
-from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.rollout.approximate import ApproximationName
 
-Approximate = Annotated[tuple[Approximation, ...], tyro.conf.arg(metavar="NAME")]
+Approximate = Annotated[tuple[ApproximationName, ...], tyro.conf.arg(metavar="NAME")]
 """Names of approximations, none by default."""
 
 Dtype = Literal["auto", "float32", "bfloat16"]

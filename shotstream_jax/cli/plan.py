@@ -23,26 +23,27 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.cli.exit_codes import ExitCode
+from shotstream_jax.cli.options import Approximate
 from shotstream_jax.files import atomic_file
 from shotstream_jax.models.compute import default_compute
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import plan_program
 from shotstream_jax.perf.plan.experiment import plan_experiment
 from shotstream_jax.perf.plan.film import plan_film, project_program
-from shotstream_jax.perf.plan.part_cost import program_flops
-from shotstream_jax.perf.plan.programs import FilmSizes, film_programs
+from shotstream_jax.perf.plan.film_cost import program_flops
+from shotstream_jax.perf.plan.programs import film_programs
 from shotstream_jax.perf.plan.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh
 from shotstream_jax.presets import PRESETS
+from shotstream_jax.rollout.approximate import Approximation, ApproximationName
 from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.stage import Training
 
-InEightBits = Literal["int8-cache", "int8-weights"]
-
-_ALL: tuple[InEightBits, ...] = ("int8-cache", "int8-weights")
-TABLE: tuple[tuple[str, str, tuple[InEightBits, ...]], ...] = (
+_IN_8_BITS: tuple[ApproximationName, ...] = ("int8-cache", "int8-weights")
+TABLE: tuple[tuple[str, str, tuple[ApproximationName, ...]], ...] = (
     ("wan-1.3b", "v5e:1x1", ()),
-    ("wan-1.3b", "v5e:1x1", _ALL),
+    ("wan-1.3b", "v5e:1x1", _IN_8_BITS),
     ("wan-1.3b", "v5e:2x2", ()),
     ("wan-1.3b", "v6e:1x1", ()),
     ("wan-1.3b", "v5p:1x1x1", ()),
@@ -70,7 +71,9 @@ class PlanOptions:
       mesh: how to split, as tensor=4 or fsdp=2,tensor=4; by default heads as far as they go.
       size: height and width of the film.
       chunks: of a shot; by default as many as the network looks back over.
-      approximate: hold the cache (int8-cache), the transformer (int8-weights) or both in 8 bits.
+      merged: let clean and context passes share a pass with the step that follows.
+      approximate: film in less memory or faster, not quite the same: int8-cache, int8-weights,
+        no-clean-pass, latent-context.
       share_of_peak: what projections assume, of the chip's peak.
       experiment: plan the programs of an experiment file instead of a film; its own mesh is
         taken unless --mesh says data=2,fsdp=8.
@@ -83,20 +86,28 @@ class PlanOptions:
     program: Literal[
         "film",
         "all",
+        "text",
+        "caption-keys",
+        "encode",
+        "context",
         "chunk",
         "commit",
-        "context",
+        "context-chunk",
+        "commit-chunk",
+        "chunk-keys",
         "shot",
+        "turn-back",
         "decode-first",
         "decode",
-        "encode",
-        "text",
+        "video-first",
+        "video",
     ] = "film"
     target: Annotated[str, tyro.conf.arg(metavar="CHIP:TOPOLOGY")] = "v6e:1x1"
     mesh: Annotated[str, tyro.conf.arg(metavar="AXIS=N,...")] = ""
     size: Annotated[str, tyro.conf.arg(metavar="HxW")] = "480x832"
     chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    approximate: Annotated[tuple[InEightBits, ...], tyro.conf.arg(metavar="NAME")] = ()
+    merged: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    approximate: Approximate = ()
     share_of_peak: float = 0.4
     experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -139,34 +150,33 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
     config, target = PRESETS[args.preset], find_target(args.target)
     mesh = target_mesh(target, config.dit.heads, args.mesh)
     window = config.rollout.window
-    sizes = FilmSizes(
-        dit=config.dit,
-        vae=config.vae,
-        text=config.text,
-        rollout=config.rollout,
+    shape = FilmShape(
+        config=config,
         compute=default_compute(config.dit.head_dim, jnp.bfloat16, "tpu", mesh),
         size=parse_size(args.size),
         chunks=window.local // window.chunk if args.chunks is None else args.chunks,
-        approximate=args.approximate,
+        merged_passes=args.merged,
+        approximation=Approximation.named(args.approximate),
     )
     about = {
         "preset": args.preset,
         "program": args.program,
-        "size": list(sizes.size),
-        "chunks": sizes.chunks,
+        "size": list(shape.size),
+        "chunks": shape.chunks,
         "dtype": "bfloat16",
-        "attention": sizes.compute.attention,
+        "attention": shape.compute.attention,
         "share_of_peak": args.share_of_peak,
-        **({"approximate": list(args.approximate)} if args.approximate else {}),
+        **({"merged": True} if args.merged else {}),
+        **({"approximate": list(shape.approximation.names)} if args.approximate else {}),
     }
     share = args.share_of_peak
     if args.program == "film":
-        return {**about, **dataclasses.asdict(plan_film(sizes, target, mesh, share_of_peak=share))}
-    programs, flops = film_programs(sizes, mesh), program_flops(sizes)
+        return {**about, **dataclasses.asdict(plan_film(shape, target, mesh, share_of_peak=share))}
+    programs = film_programs(shape, mesh)
     plans = {}
     for name in programs if args.program == "all" else [args.program]:
-        found = plan_program(programs[name], target, mesh, flops[name])
-        projection = project_program(found, sizes, target, devices=mesh.size, share_of_peak=share)
+        found = plan_program(programs[name], target, mesh, program_flops(shape, name))
+        projection = project_program(found, shape, target, devices=mesh.size, share_of_peak=share)
         plans[name] = {**dataclasses.asdict(found), "projection": dataclasses.asdict(projection)}
     if args.program != "all":
         return {**about, **plans[args.program]}

@@ -19,6 +19,9 @@ from shotstream_jax.typing import Array, Float, Params
 CAPTIONS = 64
 """Captions kept by default: 256 MiB of UMT5-XXL in bfloat16."""
 
+encode_caption_tokens = jax.jit(encode_tokens, static_argnames=("config", "dtype"))
+"""The program that encodes captions; plans compile this very function."""
+
 EncodeCaption = Callable[[str], Float[Array, "text_token text_dim"]]
 
 
@@ -72,11 +75,10 @@ def text_encoder_fn(
             f"The tokenizer writes {tokenizer.length} tokens and {text_tokens} fit the network; "
             f"load it with length={text_tokens}."
         )
-    encode = jax.jit(encode_tokens, static_argnames=("config", "dtype"))
 
     def encode_caption(caption: str) -> Float[Array, "text_token text_dim"]:
         ids, mask = tokenizer.tokenize([caption])
-        text = encode(params, config, ids, mask, dtype=dtype)[0]
+        text = encode_caption_tokens(params, config, ids, mask, dtype=dtype)[0]
         # The transformer attends to all positions, padding included, as the released one was
         # trained.
         return jnp.pad(text, ((0, text_tokens - tokenizer.length), (0, 0)))

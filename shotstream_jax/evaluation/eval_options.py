@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from shotstream_jax.evaluation.generators import Role
-from shotstream_jax.rollout.approximate import Approximation
+from shotstream_jax.rollout.approximate import ApproximationName
 from shotstream_jax.rollout.teacher import Solver
 from shotstream_jax.story import ContextCaptions, ContextPolicy
 from shotstream_jax.storyworld.spec import Split
@@ -74,7 +74,7 @@ class EvalOptions:
     batch: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    approximate: Annotated[tuple[Approximation, ...], tyro.conf.arg(metavar="NAME")] = ()
+    approximate: Annotated[tuple[ApproximationName, ...], tyro.conf.arg(metavar="NAME")] = ()
     output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
     table: Annotated[str, tyro.conf.arg(metavar="NAME|FILE")] = ""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -29,14 +29,12 @@ class Compute:
       remat: what the backward pass recomputes: nothing, all but matrix products, or each block.
       mesh: devices that share the work; only attention kernels, which the compiler cannot split by
         itself, look at it.
-      merged: whether a film's clean and context passes share a pass with the step that follows.
     """
 
     dtype: Any = jnp.float32
     attention: AttentionBackend = "xla"
     remat: Remat = "none"
     mesh: Mesh | None = None
-    merged: bool = False
 
 
 def default_compute(

@@ -16,15 +16,15 @@ from shotstream_jax.data.tokenizer import word_tokenizer
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.perf.plan.programs import FilmSizes
-from shotstream_jax.rollout.networks import EncodeText, Networks
+from shotstream_jax.perf.film_shape import FilmShape
+from shotstream_jax.rollout.networks import EncodeText, Networks, approximated
 from shotstream_jax.sharding import replicated, shardings_for
 from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.typing import Params
 
 
 def random_networks(
-    sizes: FilmSizes,
+    shape: FilmShape,
     mesh: Mesh,
     *,
     seed: int = 0,
@@ -37,30 +37,32 @@ def random_networks(
     the autoencoder goes, if not to the mesh.
     """
     dit_key, vae_key, text_key = jax.random.split(jax.random.key(seed), 3)
-    dtype = sizes.compute.dtype
+    dtype = shape.compute.dtype
     text_where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0]) if text_on_host else mesh
-    text = _draw(init_text_encoder, text_key, sizes.text, dtype, text_where)
-    return Networks(
-        config=sizes.config,
-        dit=_draw(init_dit, dit_key, sizes.dit, dtype, mesh),
-        vae=_draw(init_vae, vae_key, sizes.vae, jnp.float32, vae_apart or replicated(mesh)),
-        encode_text=_encoder(text, sizes, mesh),
-        compute=sizes.compute,
+    text = _draw(init_text_encoder, text_key, shape.config.text, dtype, text_where)
+    networks = Networks(
+        config=shape.config,
+        dit=_draw(init_dit, dit_key, shape.config.dit, dtype, mesh),
+        vae=_draw(init_vae, vae_key, shape.config.vae, jnp.float32, vae_apart or replicated(mesh)),
+        encode_text=_encoder(text, shape, mesh),
+        compute=shape.compute,
         decode_dtype=dtype,
         mesh=mesh,
         vae_apart=vae_apart,
+        merged_passes=shape.merged_passes,
     )
+    return approximated(networks, shape.approximation)
 
 
-def _encoder(text: Params, sizes: FilmSizes, mesh: Mesh) -> EncodeText:
+def _encoder(text: Params, shape: FilmShape, mesh: Mesh) -> EncodeText:
     """Captions through a stand-in tokenizer: what an id means plays no part in its cost."""
-    length = sizes.dit.text_tokens
+    length = shape.config.dit.text_tokens
     encode = text_encoder_fn(
         text,
-        sizes.text,
+        shape.config.text,
         word_tokenizer(VOCABULARY, length),
         text_tokens=length,
-        dtype=sizes.compute.dtype,
+        dtype=shape.compute.dtype,
     )
     return lambda captions: jax.device_put(encode(captions), replicated(mesh))
 

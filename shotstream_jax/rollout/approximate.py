@@ -5,9 +5,11 @@
     int8-cache        keys and values of the cache in 8 bits
     int8-weights      kernels of the transformer's blocks in 8 bits
 
-Whatever is filmed with one of them is called approximate.
+A film made with one of them is called approximate.
 """
 
+import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import jax
@@ -27,7 +29,58 @@ from shotstream_jax.rollout.chunk import (
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Float, Index, Latents, Params
 
-Approximation = Literal["no-clean-pass", "latent-context", "int8-cache", "int8-weights"]
+ApproximationName = Literal["no-clean-pass", "latent-context", "int8-cache", "int8-weights"]
+
+# Sorted: digests, badges and the facts of a film list them in this order.
+_SETTINGS: Mapping[ApproximationName, Mapping[str, bool]] = {
+    "int8-cache": {"int8_cache": True},
+    "int8-weights": {"int8_weights": True},
+    "latent-context": {"decoded_context": False},
+    "no-clean-pass": {"clean_pass": False},
+}
+"""What each name sets in an `Approximation`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Approximation:
+    """What filming computes exactly; the default is all of it.
+
+    Attributes:
+      clean_pass: later chunks see keys of finished latents, computed in a pass of its own.
+      decoded_context: later shots see latents of decoded frames, encoded again.
+      int8_cache: keys and values of the cache are held in 8 bits.
+      int8_weights: kernels of the transformer's blocks are held in 8 bits.
+    """
+
+    clean_pass: bool = True
+    decoded_context: bool = True
+    int8_cache: bool = False
+    int8_weights: bool = False
+
+    @classmethod
+    def named(cls, names: Iterable[ApproximationName]) -> "Approximation":
+        """Approximations by the names that commands and films have for them.
+
+        Raises:
+          ValueError: an unknown name.
+        """
+        settings: dict[str, bool] = {}
+        for name in names:
+            if name not in _SETTINGS:
+                raise ValueError(
+                    f"Approximation {name!r} is unknown; there are {', '.join(_SETTINGS)}."
+                )
+            settings |= _SETTINGS[name]
+        return cls(**settings)
+
+    @property
+    def names(self) -> tuple[ApproximationName, ...]:
+        """Names of all that is not exact, sorted: as digests and badges have them."""
+        return tuple(
+            name
+            for name, settings in _SETTINGS.items()
+            if all(getattr(self, field) == value for field, value in settings.items())
+        )
 
 
 def denoise_and_keep(

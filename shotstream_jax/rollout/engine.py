@@ -205,7 +205,7 @@ class Engine:
                 f"A take of {state.chunks + len(noise)} chunks with {state.positions} positions is "
                 "not one program; film it chunk by chunk, or use running positions."
             )
-        if self.networks.compute.merged or "no-clean-pass" in self.networks.approximate:
+        if self.networks.merged_passes or self._keeps_noisy_keys:
             raise ValueError(
                 "Whole shots are filmed with clean passes of their own; leave out merged passes "
                 "and no-clean-pass, or film chunk by chunk."
@@ -260,7 +260,7 @@ class Engine:
             )
 
     def _denoised(self, state: ShotState, noise: ChunkNoise) -> tuple[ShotState, Latents]:
-        merged = self.networks.compute.merged and self._can_merge(state)
+        merged = self.networks.merged_passes and self._can_merge(state)
         if not merged:
             state = self._committed(state)
         number = self._number(state)
@@ -405,7 +405,7 @@ class Engine:
             networks.config.frame_tokens(self.size),
             networks.compute.dtype,
             networks.mesh,
-            networks.approximate,
+            networks.approximation.int8_cache,
         )
 
     def _text_keys(self, caption: str) -> TextKeys:
@@ -422,7 +422,7 @@ class Engine:
 
     @property
     def _keeps_noisy_keys(self) -> bool:
-        return "no-clean-pass" in self.networks.approximate
+        return not self.networks.approximation.clean_pass
 
     @property
     def _dit(self) -> tuple[Params, DiTConfig]:

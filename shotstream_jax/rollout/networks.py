@@ -33,7 +33,9 @@ class Networks:
       mesh: devices that parameters are on, if more than the default one.
       vae_apart: where the autoencoder is, if it has a device of its own: it decodes a chunk there
         while the transformer films the next.
-      approximate: what is not computed exactly (see `approximated`).
+      merged_passes: clean and context passes share a pass with the denoising step that follows:
+        the same film up to rounding, in fewer reads of the weights.
+      approximation: what is not computed exactly (see `approximated`).
     """
 
     config: ModelConfig
@@ -44,7 +46,8 @@ class Networks:
     decode_dtype: Any = jnp.float32
     mesh: Mesh | None = None
     vae_apart: Sharding | None = None
-    approximate: tuple[Approximation, ...] = ()
+    merged_passes: bool = False
+    approximation: Approximation = Approximation()
 
     def to_vae(self, x: Float[Array, "batch frame row col chan"]) -> Array:
         """Frames where the autoencoder reads them: its own device, or rows on all of them."""
@@ -57,11 +60,11 @@ class Networks:
         return x if self.mesh is None else jax.device_put(x, replicated(self.mesh))
 
 
-def approximated(networks: Networks, approximate: Sequence[Approximation]) -> Networks:
+def approximated(networks: Networks, approximation: Approximation) -> Networks:
     """The same networks, filming approximately; weights go to 8 bits here, on their devices."""
     dit = networks.dit
-    if "int8-weights" in approximate:
+    if approximation.int8_weights:
         shapes = jax.eval_shape(quantise_blocks, dit)
         where = None if networks.mesh is None else shardings_for(shapes, networks.mesh)
         dit = jax.jit(quantise_blocks, out_shardings=where)(dit)
-    return dataclasses.replace(networks, dit=dit, approximate=tuple(sorted(set(approximate))))
+    return dataclasses.replace(networks, dit=dit, approximation=approximation)

@@ -18,9 +18,9 @@ from shotstream_jax.models import dit, vae, vae_stream
 from shotstream_jax.models.cache import ShotCache, TextKeys, Window
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.vae_conv import Lowering
 from shotstream_jax.models.vae_decoder import DecoderCache
 from shotstream_jax.rollout import approximate, chunk, merged, positions, shot
-from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.sharding import cache_shardings
 from shotstream_jax.typing import Array, Float, Latents, Params, Pixels
 
@@ -54,7 +54,7 @@ _network = functools.partial(jax.jit, static_argnames=("config", "compute"))
 _steps = functools.partial(jax.jit, static_argnames=("config", "rollout", "compute"))
 
 encode_captions = _network(dit.encode_captions)
-encode_image = jax.jit(vae.encode_images, static_argnames="config")
+encode_image = jax.jit(vae.encode_images, static_argnames=("config", "lowering"))
 prepare = _network(chunk.prepare_shot, donate_argnames="cache")
 commit = _network(chunk.commit_chunk, donate_argnames="cache")
 denoise = _steps(chunk.denoise_chunk)
@@ -73,31 +73,44 @@ def init_cache(
     tokens: int,
     dtype: Any,
     mesh: Mesh | None,
-    approximations: tuple[Approximation, ...],
+    in_int8: bool,  # noqa: FBT001 - static by its place, as all of them
 ) -> ShotCache:
     """An empty cache, on the devices that film."""
-    in_int8 = "int8-cache" in approximations
     cache = caches.init_cache(config, window, text, tokens, dtype, in_int8=in_int8)
     if mesh is None:
         return cache
     return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames="lowering")
 def decode_first(
-    params: Params, config: VAEConfig, dtype: Any, latents: Latents
+    params: Params,
+    config: VAEConfig,
+    dtype: Any,
+    latents: Latents,
+    *,
+    lowering: Lowering | None = None,
 ) -> tuple[Pixels, DecoderCache]:
     """The first latent frame after a cut."""
-    pixels, past = vae_stream.decode_first(params, config, latents, dtype=dtype)
+    # Without a lowering it is the one for this machine; plans for other chips name theirs.
+    pixels, past = vae_stream.decode_first(params, config, latents, dtype=dtype, lowering=lowering)
     return jnp.clip(pixels, -1, 1), past
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), donate_argnums=4)
+@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames="lowering", donate_argnums=4)
 def decode_next(
-    params: Params, config: VAEConfig, dtype: Any, latents: Latents, past: DecoderCache
+    params: Params,
+    config: VAEConfig,
+    dtype: Any,
+    latents: Latents,
+    past: DecoderCache,
+    *,
+    lowering: Lowering | None = None,
 ) -> tuple[Pixels, DecoderCache]:
     """Any other latent frame."""
-    pixels, past = vae_stream.decode_next(params, config, past, latents, dtype=dtype)
+    pixels, past = vae_stream.decode_next(
+        params, config, past, latents, dtype=dtype, lowering=lowering
+    )
     return jnp.clip(pixels, -1, 1), past
 
 

@@ -173,8 +173,8 @@ class Camera:
                 if self._wanted is None or frame in self._wanted:
                     # Approximate: the latent frame that shows it, as it was filmed.
                     latent = chunk.latents[:, place : place + 1]
-                    as_filmed = "latent-context" in networks.approximate
-                    self.store.put(frame, pixels[0, offset], latent if as_filmed else None)
+                    decoded = networks.approximation.decoded_context
+                    self.store.put(frame, pixels[0, offset], None if decoded else latent)
             first += pixels.shape[1]
 
 

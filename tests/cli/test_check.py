@@ -8,13 +8,12 @@ import pytest
 
 from shotstream_jax.cli.check import check, examine
 from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.perf.plan.estimate import EngineSizes
+from shotstream_jax.presets import PRESETS
 from shotstream_jax.story import FrameRef, StoryError, read_story
 
-RELEASE = EngineSizes()
+RELEASE = PRESETS["wan-1.3b"]
 
 DEMO = pathlib.Path(__file__).parents[2] / "configs" / "stories" / "demo.yaml"
-SIZES = EngineSizes()
 RATE = 4e14
 
 GOOD = """version: 1
@@ -72,7 +71,7 @@ class TestTable:
 
 class TestWarnings:
     def warnings(self, path, **options):
-        return examine(read_story(path), SIZES, RATE, **options).warnings
+        return examine(read_story(path), RELEASE, RATE, **options).warnings
 
     def test_a_story_in_order_has_none(self):
         assert self.warnings(DEMO, count_tokens=count_words) == ()
@@ -156,14 +155,18 @@ class TestBadStories:
 
     def test_a_size_that_the_networks_cannot_divide(self, story):
         path = story("version: 1\ntitle: A\ndefaults: {size: [16, 32]}\nshots: [{caption: a}]\n")
-        sizes = dataclasses.replace(SIZES, dit=DiTConfig(patch=(4, 4)))
-        with pytest.raises(StoryError, match=r"story\.yaml:3: defaults\.size: .* patches of 4 x 4"):
-            examine(read_story(path), sizes, RATE)
+        config = dataclasses.replace(RELEASE, dit=DiTConfig(patch=(4, 4)))
+        with pytest.raises(
+            StoryError, match=r"story\.yaml:3: defaults\.size: .* multiple of 32; try 32"
+        ):
+            examine(read_story(path), config, RATE)
 
 
 def test_context_follows_the_window(story):
-    sizes = dataclasses.replace(SIZES, window=dataclasses.replace(SIZES.window, context=2))
-    rows = examine(read_story(story()), sizes, RATE).rows
+    window = dataclasses.replace(RELEASE.rollout.window, context=2)
+    rollout = dataclasses.replace(RELEASE.rollout, window=window)
+    config = dataclasses.replace(RELEASE, rollout=rollout)
+    rows = examine(read_story(story()), config, RATE).rows
     assert rows[2].context == (FrameRef(0, 0), FrameRef(1, 0))
 
 

@@ -1,22 +1,22 @@
 """A model of a few thousand numbers: what is measured here is how things are measured."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import pytest
 
-from shotstream_jax.model_config import RolloutConfig
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.sharding import make_mesh
 
-SIZES = FilmSizes(
+CONFIG = ModelConfig(
     dit=DiTConfig(
         dim=32,
         layers=2,
@@ -40,23 +40,27 @@ SIZES = FilmSizes(
         vocab=512, dim=8, attention_dim=8, ffn_dim=16, heads=2, layers=1, buckets=8, max_distance=16
     ),
     rollout=RolloutConfig(window=Window(chunk=2, context=3, local=4), steps=(1000, 500)),
-    compute=Compute(),
-    size=(16, 32),
-    chunks=2,
 )
+SHAPE = FilmShape(config=CONFIG, size=(16, 32), chunks=2)
+
+
+def with_dit(shape: FilmShape, **sizes: Any) -> FilmShape:
+    """The same film by a transformer of other sizes."""
+    dit = dataclasses.replace(shape.config.dit, **sizes)
+    return dataclasses.replace(shape, config=dataclasses.replace(shape.config, dit=dit))
 
 
 @pytest.fixture(scope="session")
-def sizes() -> FilmSizes:
-    return SIZES
+def shape() -> FilmShape:
+    return SHAPE
 
 
 @pytest.fixture
-def one_head(sizes) -> FilmSizes:
-    """Sizes whose heads are wide enough for the kernel of a TPU."""
-    return dataclasses.replace(sizes, dit=dataclasses.replace(sizes.dit, dim=128, heads=1))
+def one_head(shape) -> FilmShape:
+    """A shape whose heads are wide enough for the kernel of a TPU."""
+    return with_dit(shape, dim=128, heads=1)
 
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
-    return random_networks(SIZES, make_mesh(jax.devices()[:1]))
+    return random_networks(SHAPE, make_mesh(jax.devices()[:1]))

@@ -1,11 +1,10 @@
 """Approximations film another film, each from where it first leaves something out."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from shotstream_jax.models.quantise import Quantised
+from shotstream_jax.rollout.approximate import Approximation
 from shotstream_jax.rollout.engine import Engine
 from shotstream_jax.rollout.networks import approximated
 from shotstream_jax.rollout.stream import Camera, plan_for
@@ -42,7 +41,7 @@ def exact(networks, short_story):
 
 @pytest.mark.parametrize("name", ["int8-cache", "int8-weights"])
 def test_8_bits_film_nearly_the_same(networks, exact, short_story, name):
-    found, _, _ = film(approximated(networks, [name]), short_story)
+    found, _, _ = film(approximated(networks, Approximation.named([name])), short_story)
     off = np.concatenate([(a - b).ravel() for a, b in zip(exact, found, strict=True)])
     assert 0 < np.sqrt(np.mean(off**2)) < 0.05
 
@@ -50,7 +49,7 @@ def test_8_bits_film_nearly_the_same(networks, exact, short_story, name):
 # Frames of the first shot that are filmed before anything is left out: one chunk of two, or all.
 @pytest.mark.parametrize(("name", "same"), [("no-clean-pass", 2), ("latent-context", 4)])
 def test_nothing_changes_before_something_is_left_out(networks, exact, short_story, name, same):
-    found, _, _ = film(approximated(networks, [name]), short_story)
+    found, _, _ = film(approximated(networks, Approximation.named([name])), short_story)
     first, second = (
         np.abs(a - b).max(axis=(0, 2, 3, 4)) for a, b in zip(exact, found, strict=True)
     )
@@ -61,7 +60,7 @@ def test_nothing_changes_before_something_is_left_out(networks, exact, short_sto
 
 
 def test_without_clean_passes_none_is_run(networks, short_story):
-    _, _, parts = film(approximated(networks, ["no-clean-pass"]), short_story)
+    _, _, parts = film(approximated(networks, Approximation.named(["no-clean-pass"])), short_story)
     assert "clean pass" not in parts
     assert parts.count("denoise") == 3
 
@@ -69,7 +68,9 @@ def test_without_clean_passes_none_is_run(networks, short_story):
 def test_latent_context_encodes_nothing_and_keeps_the_frame_that_was_asked_for(
     networks, short_story
 ):
-    latents, camera, parts = film(approximated(networks, ["latent-context"]), short_story)
+    latents, camera, parts = film(
+        approximated(networks, Approximation.named(["latent-context"])), short_story
+    )
     assert "context encode" not in parts
     # Two chunks of two latent frames: the first shows 1 video frame, the others 4 each.
     for frame in plan_for(networks, short_story, 1).context:
@@ -79,8 +80,8 @@ def test_latent_context_encodes_nothing_and_keeps_the_frame_that_was_asked_for(
 
 
 def test_8_bits_are_where_they_should_be(networks, short_story):
-    both = approximated(networks, ["int8-weights", "int8-cache", "int8-cache"])
-    assert both.approximate == ("int8-cache", "int8-weights")
+    both = approximated(networks, Approximation.named(["int8-weights", "int8-cache", "int8-cache"]))
+    assert both.approximation.names == ("int8-cache", "int8-weights")
     engine = Engine(both, short_story.defaults.size)
     state = engine.cut(plan_for(both, short_story, 0), [])
     assert isinstance(state.cache.kv.key, Quantised)
@@ -88,4 +89,4 @@ def test_8_bits_are_where_they_should_be(networks, short_story):
 
 
 def test_nothing_asked_for_is_nothing_changed(networks):
-    assert approximated(networks, []) == dataclasses.replace(networks, approximate=())
+    assert approximated(networks, Approximation.named([])) == networks

@@ -284,9 +284,10 @@ class TestPositions:
         assert calls.texts("clean pass") == [texts[last]]
 
     def test_no_clean_pass_can_be_turned_and_not_rebased(self, networks):
+        from shotstream_jax.rollout.approximate import Approximation
         from shotstream_jax.rollout.networks import approximated
 
-        approximate = approximated(networks, ["no-clean-pass"])
+        approximate = approximated(networks, Approximation(clean_pass=False))
         latents, _ = self.film(approximate, "turned")
         assert np.all(np.isfinite(latents))
         with pytest.raises(ValueError, match="no-clean-pass"):

@@ -26,7 +26,7 @@ STORY = Story(
 
 @pytest.fixture(scope="module")
 def merging(networks):
-    return dataclasses.replace(networks, compute=dataclasses.replace(networks.compute, merged=True))
+    return dataclasses.replace(networks, merged_passes=True)
 
 
 def film(networks, remembered=None):

@@ -5,6 +5,7 @@ inputs and weights are rounded to bfloat16 first, so that only the arithmetic di
 the norm of the difference over the norm of the reference.
 """
 
+import dataclasses
 import functools
 import secrets
 from collections.abc import Callable, Iterator
@@ -16,8 +17,7 @@ import jax.numpy as jnp
 from shotstream_jax.models.attention import attend
 from shotstream_jax.models.cache import KeyValue, Prefix, ShotCache, TextKeys
 from shotstream_jax.models.compute import AttentionBackend, Compute
-from shotstream_jax.models.dit import apply_cached, apply_merged, init_dit
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.perf.bench.kernels import (
     LOWERINGS,
@@ -25,15 +25,12 @@ from shotstream_jax.perf.bench.kernels import (
     attempt,
     attend_jitted,
     attention_inputs,
-    first_jitted,
     key_counts,
-    next_jitted,
 )
-from shotstream_jax.perf.plan.programs import FilmSizes
-from shotstream_jax.rollout.chunk import commit_chunk
-from shotstream_jax.rollout.merged import chunk_input
+from shotstream_jax.perf.film_shape import FilmShape
+from shotstream_jax.rollout import programs
 from shotstream_jax.schedule import TRAIN_STEPS
-from shotstream_jax.typing import Array, Index, Latents, Params
+from shotstream_jax.typing import Array, Latents, Params
 
 # bfloat16 has 8 significant bits: one rounding is off by up to 2^-9 of a number. Rounding errors of
 # 30 layers are random and add as their root: 2^-9 x sqrt(30 x a few) is about 2^-6, doubled here.
@@ -55,12 +52,12 @@ Comparison = tuple[str, float, Callable[[], tuple[Array, Array]]]
 """Name, tolerance, and a function that returns the result with its reference."""
 
 
-def equality(sizes: FilmSizes, *, seed: int | None = None) -> dict[str, Any]:
+def equality(shape: FilmShape, *, seed: int | None = None) -> dict[str, Any]:
     """Compare every fast path of this platform; `seed` None draws one, which the result holds."""
     # Fresh inputs in every run: a path that is wrong on some inputs is found sooner or later.
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     checks = []
-    for name, tolerance, compare in _checks(sizes, jax.random.key(seed)):
+    for name, tolerance, compare in _checks(shape, jax.random.key(seed)):
         found = attempt(functools.partial(_compared, compare, tolerance))
         checks.append({"path": name, "tolerance": tolerance, **found})
     return {
@@ -82,20 +79,20 @@ def _compared(compare: Callable[[], tuple[Array, Array]], tolerance: float) -> d
     return {"error": error, "within": error <= tolerance}
 
 
-def _checks(sizes: FilmSizes, key: Any) -> Iterator[Comparison]:
+def _checks(shape: FilmShape, key: Any) -> Iterator[Comparison]:
     here = jax.default_backend()
     backends: list[AttentionBackend] = [
         backend for backend, where in PLATFORMS.items() if here in where
     ]
-    inputs = attention_inputs(sizes, key, jnp.bfloat16)
+    inputs = attention_inputs(shape, key, jnp.bfloat16)
     for backend in backends:
-        counts = key_counts(sizes)
+        counts = key_counts(shape)
         for which, keys in enumerate(counts):
             prefix = Prefix(which=jnp.int32(which), counts=counts)
             compare = functools.partial(_attention, inputs, keys, prefix, backend)
             yield f"attention {backend} bfloat16, {keys} keys", KERNEL_TOLERANCE, compare
     for lowering in LOWERINGS:
-        decode = functools.partial(_decoding, sizes, key, lowering)
+        decode = functools.partial(_decoding, shape, key, lowering)
         yield (
             f"decode {lowering} float32",
             FLOAT32_TOLERANCE,
@@ -104,9 +101,10 @@ def _checks(sizes: FilmSizes, key: Any) -> Iterator[Comparison]:
         yield f"decode {lowering} bfloat16", BF16_TOLERANCE, functools.partial(decode, jnp.bfloat16)
     for backend in backends:
         for merged in (False, True):
-            fast = Compute(dtype=jnp.bfloat16, attention=backend, merged=merged)
+            fast = Compute(dtype=jnp.bfloat16, attention=backend)
             name = f"transformer {backend} bfloat16{', merged passes' if merged else ''}"
-            yield name, BF16_TOLERANCE, functools.partial(_transformer, sizes, key, fast)
+            compare = functools.partial(_transformer, shape, key, fast, merged=merged)
+            yield name, BF16_TOLERANCE, compare
 
 
 def _attention(
@@ -120,16 +118,16 @@ def _attention(
         return found, jax.jit(attend)(q, k, v)
 
 
-def _decoding(sizes: FilmSizes, key: Any, lowering: Any, dtype: Any) -> tuple[Array, Array]:
+def _decoding(shape: FilmShape, key: Any, lowering: Any, dtype: Any) -> tuple[Array, Array]:
     """The first two latent frames of a clip, streamed."""
-    params = _rounded(jax.jit(init_vae, static_argnums=1)(key, sizes.vae))
-    shape = (1, 2, *sizes.grid, sizes.vae.latent_channels)
-    latents = _rounded(jax.random.normal(key, shape))
+    params = _rounded(jax.jit(init_vae, static_argnums=1)(key, shape.config.vae))
+    array_shape = (1, 2, *shape.grid, shape.config.vae.latent_channels)
+    latents = _rounded(jax.random.normal(key, array_shape))
 
     def decode(lowering: Any, dtype: Any) -> Array:
-        how = {"dtype": dtype, "lowering": lowering}
-        one, past = first_jitted(params, sizes.vae, latents[:, :1], **how)
-        two, _ = next_jitted(params, sizes.vae, past, latents[:, 1:], **how)
+        how = params, shape.config.vae, dtype
+        one, past = programs.decode_first(*how, latents[:, :1], lowering=lowering)
+        two, _ = programs.decode_next(*how, latents[:, 1:], past, lowering=lowering)
         return jnp.concatenate([one, two], axis=1)
 
     # A GPU cuts float32 products to fewer bits by default; the lowerings are compared without.
@@ -140,27 +138,25 @@ def _decoding(sizes: FilmSizes, key: Any, lowering: Any, dtype: Any) -> tuple[Ar
     return decode(lowering, dtype), reference
 
 
-def _transformer(sizes: FilmSizes, key: Any, fast: Compute) -> tuple[Array, Array]:
-    """The clean pass of a chunk, and one call for the last that a full cache holds."""
-    # The last chunk sees the most keys: longest softmax sums, largest errors.
-    window = sizes.rollout.window
-    last = window.local // window.chunk - 1
+def _transformer(shape: FilmShape, key: Any, fast: Compute, *, merged: bool) -> tuple[Array, Array]:
+    """The clean pass of a chunk, and one step of the last chunk that a full cache holds."""
     draw = jax.jit(_transformer_inputs, static_argnums=0)
-    params, cache, x_t = draw(sizes, key)
-    found = _velocity(params, sizes.dit, cache, last, x_t, fast)
-    params, cache, x_t = (_widened(tree) for tree in (params, cache, x_t))
+    params, cache, x_t = draw(shape, key)
+    found = _velocity(shape, params, cache, x_t, fast, merged=merged)
+    # Drawn again: the programs write over the cache that they are passed.
+    params, cache, x_t = (_widened(tree) for tree in draw(shape, key))
     with jax.default_matmul_precision("highest"):
-        return found, _velocity(params, sizes.dit, cache, last, x_t, Compute())
+        return found, _velocity(shape, params, cache, x_t, Compute(), merged=False)
 
 
-def _transformer_inputs(sizes: FilmSizes, key: Any) -> tuple[Params, ShotCache, Latents]:
+def _transformer_inputs(shape: FilmShape, key: Any) -> tuple[Params, ShotCache, Latents]:
     """Weights, a full cache and noisy latents, in bfloat16."""
-    dit, window, tokens = sizes.dit, sizes.rollout.window, sizes.frame_tokens
+    dit, window, tokens = shape.config.dit, shape.config.rollout.window, shape.frame_tokens
     slots = (window.context + window.local) * tokens
     shapes = {
         "kv": (dit.layers, 1, slots, dit.heads, dit.head_dim),
         "text": (dit.layers, 1, 1, dit.text_tokens, dit.heads, dit.head_dim),
-        "x_t": (1, window.chunk, *sizes.grid, dit.latent_channels),
+        "x_t": (1, window.chunk, *shape.grid, dit.latent_channels),
     }
     keys = iter(jax.random.split(key, 6))
 
@@ -177,23 +173,28 @@ def _transformer_inputs(sizes: FilmSizes, key: Any) -> tuple[Params, ShotCache, 
     return params, cache, normal("x_t")
 
 
-@functools.partial(jax.jit, static_argnums=(1, 5))
 def _velocity(
+    shape: FilmShape,
     params: Params,
-    config: DiTConfig,
     cache: ShotCache,
-    chunk: Index,
     x_t: Latents,
     compute: Compute,
+    *,
+    merged: bool,
 ) -> Latents:
-    """Velocity of a chunk after a finished one, for which the same latents stand in."""
-    before = chunk_input(config, cache, chunk - 1, _SHOT, x_t, 0.0)
-    given = chunk_input(config, cache, chunk, _SHOT, x_t, TRAIN_STEPS / 2)
-    if compute.merged:
-        inputs = before, given, cache.text
-        return apply_merged(params, config, cache, *inputs, compute=compute).velocity
-    cache = commit_chunk(params, config, cache, chunk - 1, _SHOT, x_t, compute=compute)
-    return apply_cached(params, config, cache, given, compute=compute).velocity
+    """Of the last chunk, after a clean pass of the same latents as the chunk before it."""
+    window = shape.config.rollout.window
+    last = window.local // window.chunk - 1
+    dit, noise = (params, shape.config.dit), x_t[None]
+    # One step from pure noise, where sigma is 1: its x0 is the noise less the velocity.
+    one_step = dataclasses.replace(shape.config.rollout, steps=(TRAIN_STEPS,))
+    steps = {"rollout": one_step, "compute": compute}
+    if merged:
+        x0, _ = programs.denoise_next(*dit, cache, last, _SHOT, x_t, noise, **steps)
+    else:
+        cache = programs.commit(*dit, cache, last - 1, _SHOT, x_t, compute=compute)
+        x0 = programs.denoise(*dit, cache, last, _SHOT, noise, **steps)
+    return x_t.astype(jnp.float32) - x0.astype(jnp.float32)
 
 
 def _rounded(tree: Any) -> Any:

@@ -18,9 +18,9 @@ from shotstream_jax.files import atomic_file
 from shotstream_jax.perf.bench.equality import equality
 from shotstream_jax.perf.bench.kernels import attempt, kernel_rates
 from shotstream_jax.perf.bench.peer import compare_with_peer
-from shotstream_jax.perf.bench.run import BenchSettings, run_bench
+from shotstream_jax.perf.bench.run import BenchSettings, measure_film
 from shotstream_jax.perf.bench.split import EncodeVideo
-from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.random_networks import random_networks
 
 # In order of value: a GPU that is lent for minutes may be gone before the last one.
@@ -29,7 +29,7 @@ REPORTS = ("end_to_end", "merged", "kernels", "equality", "peer")
 
 
 def gpu_report(
-    sizes: FilmSizes,
+    shape: FilmShape,
     mesh: Mesh,
     folder: pathlib.Path,
     *,
@@ -42,7 +42,7 @@ def gpu_report(
     """Measure a model with random weights, and write a JSON file for each part into a folder.
 
     Args:
-      sizes: of the networks and the film.
+      shape: of the networks and the film.
       mesh: devices to film on.
       folder: new or old; files of an older report are written over.
       settings: how much to film.
@@ -58,17 +58,17 @@ def gpu_report(
       OSError: a folder that cannot be written.
     """
     device = "cpu" if rehearsed else "cuda"
-    peer = functools.partial(compare_with_peer, sizes, device=device, compiled=not rehearsed)
-    merging = dataclasses.replace(sizes, compute=dataclasses.replace(sizes.compute, merged=True))
+    peer = functools.partial(compare_with_peer, shape, device=device, compiled=not rehearsed)
+    merging = dataclasses.replace(shape, merged_passes=True)
     measures: dict[str, Callable[[], dict[str, Any]]] = {
-        "end_to_end": lambda: run_bench(
-            random_networks(sizes, mesh), sizes, settings, encode_video
+        "end_to_end": lambda: measure_film(
+            random_networks(shape, mesh), shape, settings, encode_video
         ),
-        "merged": lambda: run_bench(
+        "merged": lambda: measure_film(
             random_networks(merging, mesh), merging, settings, encode_video
         ),
-        "kernels": lambda: {"kernels": kernel_rates(sizes)},
-        "equality": lambda: equality(sizes),
+        "kernels": lambda: {"kernels": kernel_rates(shape)},
+        "equality": lambda: equality(shape),
         "peer": peer,
     }
     whole = True

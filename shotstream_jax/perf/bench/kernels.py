@@ -15,12 +15,16 @@ from shotstream_jax.models.attention import attend
 from shotstream_jax.models.cache import Prefix
 from shotstream_jax.models.compute import AttentionBackend
 from shotstream_jax.models.vae import init_vae
+from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_conv import Lowering
-from shotstream_jax.models.vae_stream import decode_first, decode_next, init_decoder_cache
+from shotstream_jax.models.vae_decoder import DecoderCache
+from shotstream_jax.models.vae_stream import init_decoder_cache
 from shotstream_jax.perf.bench.timing import rate, seconds_of
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.peaks import peak_flops
 from shotstream_jax.perf.plan.cost import decode_flops
-from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.rollout import programs
+from shotstream_jax.typing import Latents, Params, Pixels
 
 PLATFORMS: dict[AttentionBackend, tuple[str, ...]] = {
     "xla": ("cpu", "gpu", "tpu"),
@@ -32,16 +36,14 @@ PLATFORMS: dict[AttentionBackend, tuple[str, ...]] = {
 LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
 
 attend_jitted = jax.jit(attend, static_argnames="backend")
-first_jitted = jax.jit(decode_first, static_argnames=("config", "dtype", "lowering"))
-next_jitted = jax.jit(decode_next, static_argnames=("config", "dtype", "lowering"))
 
 
-def kernel_rates(sizes: FilmSizes, *, repeats: int = 5) -> list[dict[str, Any]]:
+def kernel_rates(shape: FilmShape, *, repeats: int = 5) -> list[dict[str, Any]]:
     """Median seconds and rate of every kernel, or why it was not measured."""
     # A backend of another platform is listed as skipped: a table without it would look complete.
     here, peak = jax.default_backend(), peak_flops(jax.devices()[0].device_kind)
     results = []
-    for about, flops, call in (*_attention(sizes), *_decoding(sizes)):
+    for about, flops, call in (*_attention(shape), *_decoding(shape)):
         where = PLATFORMS[about["backend"]] if "backend" in about else (here,)
         if here in where:
             found = attempt(functools.partial(_measure, call, flops, peak, repeats))
@@ -60,18 +62,17 @@ def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return {"failed": str(error).strip().partition("\n")[0] or type(error).__name__}
 
 
-def key_counts(sizes: FilmSizes) -> tuple[int, ...]:
+def key_counts(shape: FilmShape) -> tuple[int, ...]:
     """Keys that the first, the middle and the last chunk of a shot see, own ones included."""
-    window, tokens = sizes.rollout.window, sizes.frame_tokens
-    # Time grows linearly in keys: two ends and the middle show whether it does.
+    window, tokens = shape.config.rollout.window, shape.frame_tokens
     room = window.local // window.chunk
     chunks = sorted({1, (room + 1) // 2, room})
     return tuple((window.context + count * window.chunk) * tokens for count in chunks)
 
 
-def attention_inputs(sizes: FilmSizes, key: Any, dtype: Any) -> tuple[Any, Any, Any]:
+def attention_inputs(shape: FilmShape, key: Any, dtype: Any) -> tuple[Any, Any, Any]:
     """Random queries of a chunk, and keys and values for a full cache."""
-    window, tokens, dit = sizes.rollout.window, sizes.frame_tokens, sizes.dit
+    window, tokens, dit = shape.config.rollout.window, shape.frame_tokens, shape.config.dit
     whole = (window.context + window.local) * tokens
     shapes = [
         (1, count, dit.heads, dit.head_dim) for count in (window.chunk * tokens, whole, whole)
@@ -85,21 +86,20 @@ Kernel = tuple[dict[str, Any], int, Callable[[], Any]]
 """Description, operations, and the call."""
 
 
-def _attention(sizes: FilmSizes) -> Iterator[Kernel]:
-    q, k, v = attention_inputs(sizes, jax.random.key(0), sizes.compute.dtype)
-    counts = key_counts(sizes)
+def _attention(shape: FilmShape) -> Iterator[Kernel]:
+    q, k, v = attention_inputs(shape, jax.random.key(0), shape.compute.dtype)
+    counts = key_counts(shape)
     for backend in PLATFORMS:
         for which, keys in enumerate(counts):
-            # Two products (q k^T and the weighted values) of a multiplication and an addition each.
-            flops = 4 * q.shape[1] * keys * sizes.dit.dim
+            flops = 4 * q.shape[1] * keys * shape.config.dit.dim
             about = {
                 "kernel": "attention",
                 "backend": backend,
-                "dtype": sizes.compute.dtype.__name__,
+                "dtype": shape.compute.dtype.__name__,
                 "queries": q.shape[1],
                 "keys": keys,
-                "heads": sizes.dit.heads,
-                "head_dim": sizes.dit.head_dim,
+                "heads": shape.config.dit.heads,
+                "head_dim": shape.config.dit.head_dim,
             }
             call = functools.partial(attend_jitted, q, backend=backend)
             known = functools.partial(call, k[:, :keys], v[:, :keys])
@@ -108,27 +108,50 @@ def _attention(sizes: FilmSizes) -> Iterator[Kernel]:
             yield {**about, "keys_known": "when run"}, flops, chosen
 
 
-def _decoding(sizes: FilmSizes) -> Iterator[Kernel]:
-    params = jax.jit(init_vae, static_argnums=1)(jax.random.key(1), sizes.vae)
-    shape = (1, 1, *sizes.grid, sizes.vae.latent_channels)
-    latents = jax.random.normal(jax.random.key(2), shape)
-    dtype = sizes.compute.dtype
-    # Zeros as the past: time does not depend on values.
-    past = init_decoder_cache(sizes.vae, 1, *sizes.grid, dtype)
+def _decoding(shape: FilmShape) -> Iterator[Kernel]:
+    config = shape.config.vae
+    params = jax.jit(init_vae, static_argnums=1)(jax.random.key(1), config)
+    array_shape = (1, 1, *shape.grid, config.latent_channels)
+    latents = jax.random.normal(jax.random.key(2), array_shape)
+    dtype = shape.compute.dtype
     for lowering in LOWERINGS:
-        how = {"dtype": dtype, "lowering": lowering}
         calls = {
-            "first": functools.partial(first_jitted, params, sizes.vae, latents, **how),
-            "next": functools.partial(next_jitted, params, sizes.vae, past, latents, **how),
+            "first": functools.partial(
+                programs.decode_first, params, config, dtype, latents, lowering=lowering
+            ),
+            "next": _Stream(params, config, dtype, latents, lowering),
         }
         for name, call in calls.items():
             about = {
                 "kernel": f"decode-{name}",
                 "lowering": lowering,
                 "dtype": dtype.__name__,
-                "size": list(sizes.size),
+                "size": list(shape.size),
             }
-            yield about, decode_flops(sizes.vae, sizes.positions, first=name == "first"), call
+            yield about, decode_flops(config, shape.positions, first=name == "first"), call
+
+
+class _Stream:
+    """Decodes one latent frame after another; each call writes over the cache of the one before."""
+
+    def __init__(
+        self, params: Params, config: VAEConfig, dtype: Any, latents: Latents, lowering: Lowering
+    ):
+        self._params, self._config, self._dtype = params, config, dtype
+        self._latents, self._lowering = latents, lowering
+        self._past: DecoderCache | None = None
+
+    def __call__(self) -> Pixels:
+        """Pixels of the next latent frame."""
+        if self._past is None:
+            rows, cols = self._latents.shape[2:4]
+            # Zeros as the past: time does not depend on values.
+            self._past = init_decoder_cache(self._config, 1, rows, cols, self._dtype)
+        network = self._params, self._config, self._dtype
+        pixels, self._past = programs.decode_next(
+            *network, self._latents, self._past, lowering=self._lowering
+        )
+        return pixels
 
 
 def _measure(

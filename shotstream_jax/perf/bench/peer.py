@@ -19,9 +19,9 @@ from shotstream_jax.models.cache import TextKeys
 from shotstream_jax.models.dit import apply_dense, encode_captions, init_dit
 from shotstream_jax.models.rope import grid_positions, rotation
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_stream import decode_first, decode_next
 from shotstream_jax.perf.bench.timing import seconds_of
-from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.perf.film_shape import FilmShape
+from shotstream_jax.rollout import programs
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Latents, Params
 
@@ -29,7 +29,7 @@ _MODULES = ("torch", "diffusers")
 
 
 def compare_with_peer(
-    sizes: FilmSizes, *, device: str = "cuda", compiled: bool = True, repeats: int = 3
+    shape: FilmShape, *, device: str = "cuda", compiled: bool = True, repeats: int = 3
 ) -> dict[str, Any]:
     """Seconds of both implementations, part by part, and how many times faster ours is.
 
@@ -43,33 +43,29 @@ def compare_with_peer(
         return {"skipped": "torch sees no CUDA device"}
     parts = {}
     for part, (build_ours, build_theirs) in _PARTS.items():
-        seconds = seconds_of(build_ours(sizes), repeats=repeats)
-        call = _their_call(torch, build_theirs(diffusers, sizes), sizes, device, compiled=compiled)
+        seconds = seconds_of(build_ours(shape), repeats=repeats)
+        call = _their_call(torch, build_theirs(diffusers, shape), shape, device, compiled=compiled)
         theirs = _their_seconds(torch, call, device, repeats)
         parts[part] = {"seconds": seconds, "peer_seconds": theirs, "ratio": theirs / seconds}
     return {
         "peer": f"diffusers {diffusers.__version__}, torch {torch.__version__}",
         "compiled": compiled,
-        "dtype": sizes.compute.dtype.__name__,
-        "frames": _frames(sizes),
-        "size": list(sizes.size),
+        "dtype": shape.compute.dtype.__name__,
+        "frames": shape.shot_latent_frames,
+        "size": list(shape.size),
         "parts": parts,
     }
 
 
-def _frames(sizes: FilmSizes) -> int:
-    return sizes.chunks * sizes.rollout.window.chunk
-
-
-def _our_transformer(sizes: FilmSizes) -> Callable[[], Any]:
-    dit, compute, frames = sizes.dit, sizes.compute, _frames(sizes)
-    rows, cols = (side // patch for side, patch in zip(sizes.grid, dit.patch, strict=True))
+def _our_transformer(shape: FilmShape) -> Callable[[], Any]:
+    dit, compute, frames = shape.config.dit, shape.compute, shape.shot_latent_frames
+    rows, cols = (side // patch for side, patch in zip(shape.grid, dit.patch, strict=True))
 
     @jax.jit
     def inputs(key: Any) -> tuple[Params, TextKeys, Latents]:
         params = jax.tree.map(lambda x: x.astype(compute.dtype), init_dit(key, dit))
         text = jax.random.normal(key, (1, 1, dit.text_tokens, dit.text_dim), compute.dtype)
-        latents = jax.random.normal(key, (1, frames, *sizes.grid, dit.latent_channels))
+        latents = jax.random.normal(key, (1, frames, *shape.grid, dit.latent_channels))
         return params, encode_captions(params, dit, text, compute), latents
 
     @jax.jit
@@ -87,23 +83,18 @@ def _our_transformer(sizes: FilmSizes) -> Callable[[], Any]:
     return functools.partial(call, *inputs(jax.random.key(0)))
 
 
-def _our_decoder(sizes: FilmSizes) -> Callable[[], Any]:
+def _our_decoder(shape: FilmShape) -> Callable[[], Any]:
     """Streaming, one latent frame at a time, as films are decoded."""
-    how = {"dtype": sizes.compute.dtype}
-    first = jax.jit(lambda params, latents: decode_first(params, sizes.vae, latents, **how))
-    later = jax.jit(
-        lambda params, past, latents: decode_next(params, sizes.vae, past, latents, **how),
-        donate_argnums=1,
-    )
-    params = jax.jit(init_vae, static_argnums=1)(jax.random.key(0), sizes.vae)
-    shape = (1, _frames(sizes), *sizes.grid, sizes.vae.latent_channels)
-    latents = jnp.split(jax.random.normal(jax.random.key(1), shape), shape[1], axis=1)
+    config, dtype = shape.config.vae, shape.compute.dtype
+    params = jax.jit(init_vae, static_argnums=1)(jax.random.key(0), config)
+    array_shape = (1, shape.shot_latent_frames, *shape.grid, config.latent_channels)
+    latents = jnp.split(jax.random.normal(jax.random.key(1), array_shape), array_shape[1], axis=1)
 
     def decode() -> list[Array]:
-        pixels, past = first(params, latents[0])
+        pixels, past = programs.decode_first(params, config, dtype, latents[0])
         parts = [pixels]
         for latent in latents[1:]:
-            pixels, past = later(params, past, latent)
+            pixels, past = programs.decode_next(params, config, dtype, latent, past)
             parts.append(pixels)
         return parts
 
@@ -114,9 +105,9 @@ Build = Callable[[Any], tuple[Any, dict[str, Any]]]
 """From the torch module: their network and its inputs, on torch's default device."""
 
 
-def _their_transformer(diffusers: Any, sizes: FilmSizes) -> Build:
-    dit = sizes.dit
-    shape = (1, dit.latent_channels, _frames(sizes), *sizes.grid)
+def _their_transformer(diffusers: Any, shape: FilmShape) -> Build:
+    dit = shape.config.dit
+    array_shape = (1, dit.latent_channels, shape.shot_latent_frames, *shape.grid)
 
     def build(torch: Any) -> tuple[Any, dict[str, Any]]:
         network = diffusers.WanTransformer3DModel(
@@ -131,7 +122,7 @@ def _their_transformer(diffusers: Any, sizes: FilmSizes) -> Build:
             num_layers=dit.layers,
         )
         return network, {
-            "hidden_states": torch.randn(shape),
+            "hidden_states": torch.randn(array_shape),
             "timestep": torch.full((1,), TRAIN_STEPS // 2),
             "encoder_hidden_states": torch.randn(1, dit.text_tokens, dit.text_dim),
         }
@@ -139,9 +130,9 @@ def _their_transformer(diffusers: Any, sizes: FilmSizes) -> Build:
     return build
 
 
-def _their_decoder(diffusers: Any, sizes: FilmSizes) -> Build:
-    vae = sizes.vae
-    shape = (1, vae.latent_channels, _frames(sizes), *sizes.grid)
+def _their_decoder(diffusers: Any, shape: FilmShape) -> Build:
+    vae = shape.config.vae
+    array_shape = (1, vae.latent_channels, shape.shot_latent_frames, *shape.grid)
 
     def build(torch: Any) -> tuple[Any, dict[str, Any]]:
         network = diffusers.AutoencoderKLWan(
@@ -157,18 +148,18 @@ def _their_decoder(diffusers: Any, sizes: FilmSizes) -> Build:
             out_channels=vae.patch_channels,
             patch_size=None if vae.patch_size == 1 else vae.patch_size,
         )
-        return network, {"z": torch.randn(shape)}
+        return network, {"z": torch.randn(array_shape)}
 
     return build
 
 
 def _their_call(
-    torch: Any, build: Build, sizes: FilmSizes, device: str, *, compiled: bool
+    torch: Any, build: Build, shape: FilmShape, device: str, *, compiled: bool
 ) -> Callable[[], Any]:
     """One run of their network on a device, in our dtype."""
     with torch.device(device):
         network, inputs = build(torch)
-    dtype = getattr(torch, sizes.compute.dtype.__name__)
+    dtype = getattr(torch, shape.compute.dtype.__name__)
     network = network.to(dtype).eval().requires_grad_(requires_grad=False)
     inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
     run = network.decode if "z" in inputs else network

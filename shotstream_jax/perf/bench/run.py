@@ -13,8 +13,8 @@ from shotstream_jax.perf.bench.compile_time import compile_times
 from shotstream_jax.perf.bench.end_to_end import deliver_film, end_to_end
 from shotstream_jax.perf.bench.memory import peak_memory
 from shotstream_jax.perf.bench.split import EncodeVideo, split, split_document
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.peaks import peak_flops
-from shotstream_jax.perf.plan.programs import FilmSizes
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.story import Defaults, Shot, Story
 
@@ -44,8 +44,8 @@ class BenchSettings:
             )
 
 
-def run_bench(
-    networks: Networks, sizes: FilmSizes, settings: BenchSettings, encode_video: EncodeVideo
+def measure_film(
+    networks: Networks, shape: FilmShape, settings: BenchSettings, encode_video: EncodeVideo
 ) -> dict[str, Any]:
     """Measure filming; the result is plain JSON.
 
@@ -54,21 +54,20 @@ def run_bench(
     """
     one_shot = dataclasses.replace(settings, shots=1)
     compiled = compile_times(
-        lambda label: deliver_film(networks, bench_story(sizes, one_shot, f"{label} programs"))
+        lambda label: deliver_film(networks, bench_story(shape, one_shot, f"{label} programs"))
     )
     for number in range(settings.warmup):
-        deliver_film(networks, bench_story(sizes, settings, f"warm-up {number}"))
-    arrived = end_to_end(deliver_film(networks, bench_story(sizes, settings, "measured")))
-    # Before the split, which holds all frames of a shot for its video file.
+        deliver_film(networks, bench_story(shape, settings, f"warm-up {number}"))
+    arrived = end_to_end(deliver_film(networks, bench_story(shape, settings, "measured")))
     memory = peak_memory()
-    calls, seconds = split(networks, sizes, bench_story(sizes, settings, "split"), encode_video)
+    calls, seconds = split(networks, shape, bench_story(shape, settings, "split"), encode_video)
     return {
         "film": {
             "shots": settings.shots,
-            "size": list(sizes.size),
-            "chunks_per_shot": sizes.chunks,
-            "frames_per_shot": sizes.video_frames,
-            "frames": settings.shots * sizes.video_frames,
+            "size": list(shape.size),
+            "chunks_per_shot": shape.chunks,
+            "frames_per_shot": shape.video_frames,
+            "frames": settings.shots * shape.video_frames,
         },
         "end_to_end": dataclasses.asdict(arrived),
         "split": split_document(calls, seconds, total_peak(networks)),
@@ -77,14 +76,13 @@ def run_bench(
     }
 
 
-def bench_story(sizes: FilmSizes, settings: BenchSettings, label: str) -> Story:
-    """A story of cuts whose captions contain its label."""
-    # A caption that was encoded before would come from the cache.
+def bench_story(shape: FilmShape, settings: BenchSettings, label: str) -> Story:
+    """A story of cuts, whose captions no story of another label has."""
     captions = [f"wide shot of {label}, take {index}." for index in range(settings.shots)]
     return Story(
         title=label,
         shots=tuple(Shot(caption=caption) for caption in captions),
-        defaults=Defaults(size=sizes.size, fps=settings.fps, chunks=sizes.chunks),
+        defaults=Defaults(size=shape.size, fps=settings.fps, chunks=shape.chunks),
     )
 
 

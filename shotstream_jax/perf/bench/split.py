@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from shotstream_jax.perf.bench.timing import rate
-from shotstream_jax.perf.plan.part_cost import call_flops
-from shotstream_jax.perf.plan.programs import FilmSizes
+from shotstream_jax.perf.film_shape import FilmShape
+from shotstream_jax.perf.plan.film_cost import call_flops
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import Part
 from shotstream_jax.rollout.stream import Camera, plan_for
@@ -45,9 +45,9 @@ class Call:
 class Recorder:
     """A camera's `run` that waits for the device and records every call."""
 
-    def __init__(self, sizes: FilmSizes):
+    def __init__(self, shape: FilmShape):
         self.calls: list[Call] = []
-        self._sizes = sizes
+        self._shape = shape
         self._chunk = 0
         self._begins = True
 
@@ -64,7 +64,7 @@ class Recorder:
             self._chunk, self._begins = 0, True
         self._chunk += part == "clean pass and denoise"
         # A chunk is committed when the next one begins, and counts as the one it is.
-        flops = call_flops(self._sizes, part, self._chunk, begins=self._begins)
+        flops = call_flops(self._shape, part, self._chunk, begins=self._begins)
         self.add(part, seconds, flops)
         self._begins = self._begins and part != "decode"
         self._chunk += part == "clean pass"
@@ -76,10 +76,10 @@ class Recorder:
 
 
 def split(
-    networks: Networks, sizes: FilmSizes, story: Story, encode_video: EncodeVideo
+    networks: Networks, shape: FilmShape, story: Story, encode_video: EncodeVideo
 ) -> tuple[list[Call], float]:
     """Film a story part by part; returns the calls, and the seconds of the whole."""
-    recorder = Recorder(sizes)
+    recorder = Recorder(shape)
     camera = Camera(networks, story.defaults.size, run=recorder)
     began = time.perf_counter()
     for index in range(len(story.shots)):

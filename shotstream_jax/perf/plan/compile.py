@@ -65,7 +65,7 @@ def plan_program(program: Program, target: Target, mesh: Mesh, flops: int | None
 
     `flops` are its operations by the sizes alone, where they are known.
     """
-    arguments = {name: _device_bytes(tree) for name, tree in program.arguments.items()}
+    arguments = {name: _device_bytes(tree) for name, tree in program.arrays.items()}
     began = time.perf_counter()
     try:
         # What is compiled for a chip that is not here cannot be loaded again.

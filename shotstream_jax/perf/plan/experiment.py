@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from shotstream_jax.perf.plan.compile import Plan, plan_program
@@ -94,7 +95,7 @@ def _step_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
         "batch": placed_shapes(stage.batch_shapes, batch_sharding(mesh)),
     }
     return {
-        name: Program(name=name, function=step, arguments=whole, donated=(0,))
+        name: Program(name=name, function=step, arguments=whole)
         for name, step in built.steps.items()
     }
 
@@ -102,7 +103,7 @@ def _step_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
 def _sample_program(job: DatasetJob, mesh: Mesh) -> Program:
     program = job.program(mesh)
     arguments = {"networks": _placed(program.networks, mesh), **program.inputs}
-    return Program(name="samples", function=program.function, arguments=arguments)
+    return Program(name="samples", function=jax.jit(program.function), arguments=arguments)
 
 
 def _placed(weights: Mapping[str, Weights], mesh: Mesh) -> dict[str, Any]:

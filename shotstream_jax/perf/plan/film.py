@@ -10,17 +10,15 @@ from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import Plan, plan_program
-from shotstream_jax.perf.plan.part_cost import film_flops, program_flops
-from shotstream_jax.perf.plan.programs import FilmSizes, film_programs
+from shotstream_jax.perf.plan.film_cost import film_flops, program_flops
+from shotstream_jax.perf.plan.programs import film_programs, filming
 from shotstream_jax.perf.plan.projection import Projection, project
 from shotstream_jax.perf.targets import Target
 
-RESIDENT = ("chunk", "commit", "context", "decode-first", "decode", "encode")
-"""The programs that film, all of them on the chip from the first shot to the last."""
-
-_MAKES = {"decode-first": "past"}
-"""What is not there yet while a program runs, because it is what the program makes."""
+_OUTPUTS = {"decode-first": "past", "caption-keys": "caption"}
+"""The argument of other programs that a program makes: not there yet while it runs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,18 +48,21 @@ class FilmPlan:
     programs: Mapping[str, Plan]
 
 
-def plan_film(sizes: FilmSizes, target: Target, mesh: Mesh, *, share_of_peak: float) -> FilmPlan:
+def plan_film(shape: FilmShape, target: Target, mesh: Mesh, *, share_of_peak: float) -> FilmPlan:
     """Compile every program that films, and add up what must lie on a device together."""
-    programs, flops = film_programs(sizes, mesh), program_flops(sizes)
-    plans = {name: plan_program(programs[name], target, mesh, flops[name]) for name in RESIDENT}
+    programs = film_programs(shape, mesh)
+    plans = {
+        name: plan_program(programs[name], target, mesh, program_flops(shape, name))
+        for name in filming(shape)
+    }
     memory = resident_memory(plans)
     limit = target.chip.memory
     projection = project(
         target,
-        film_flops(sizes),
+        film_flops(shape),
         devices=mesh.size,
         share_of_peak=share_of_peak,
-        frames=sizes.video_frames,
+        frames=shape.video_frames,
     )
     return FilmPlan(
         target=target.name,
@@ -69,7 +70,7 @@ def plan_film(sizes: FilmSizes, target: Target, mesh: Mesh, *, share_of_peak: fl
         fits=all(plan.fits for plan in plans.values()) and memory["peak"] <= limit,
         memory={**memory, "limit": limit},
         argument_bytes=_held(plans),
-        flops=film_flops(sizes),
+        flops=film_flops(shape),
         projection=projection,
         programs=plans,
     )
@@ -80,7 +81,7 @@ def resident_memory(plans: Mapping[str, Plan]) -> dict[str, int]:
     held = _held(plans)
     moments = [
         {
-            "arguments": sum(size for part, size in held.items() if part != _MAKES.get(name)),
+            "arguments": sum(size for part, size in held.items() if part != _OUTPUTS.get(name)),
             "temporaries": plan.memory.get("temporaries", 0),
             "outputs": plan.memory.get("outputs", 0),
         }
@@ -92,13 +93,14 @@ def resident_memory(plans: Mapping[str, Plan]) -> dict[str, int]:
 
 
 def project_program(
-    plan: Plan, sizes: FilmSizes, target: Target, *, devices: int, share_of_peak: float
+    plan: Plan, shape: FilmShape, target: Target, *, devices: int, share_of_peak: float
 ) -> Projection:
     """Time of one run of a program, and the rate at which it alone makes video frames."""
-    stride = sizes.vae.temporal_stride
+    stride = shape.config.vae.temporal_stride
+    chunk_frames = shape.config.rollout.window.chunk * stride
     frames = {
-        "chunk": sizes.rollout.window.chunk * stride,
-        "shot": sizes.video_frames,
+        **dict.fromkeys(("chunk", "commit-chunk", "chunk-keys"), chunk_frames),
+        "shot": shape.video_frames,
         "decode-first": 1,
         "decode": stride,
     }

@@ -1,6 +1,23 @@
-"""The programs that film, as shapes: what the camera jits, ready to be compiled for any target.
+"""The programs that film (`rollout/programs.py`) with the shapes that they are called with.
 
-Nothing is allocated: parameters, caches and inputs are shapes with shardings.
+Every function here is the object that the `Engine` calls, and its arguments are in the order in
+which the engine passes them; nothing is allocated. The names:
+
+    text             one caption to embeddings
+    caption-keys     embeddings to keys and values of cross-attention
+    encode           a video frame to a context frame
+    context          the context pass
+    chunk            all denoising steps of a chunk
+    commit           the clean pass of a chunk
+    context-chunk    `context` and `chunk` with merged passes
+    commit-chunk     `commit` and `chunk` with merged passes
+    chunk-keys       `chunk`, keeping the keys of its last step in place of a clean pass
+    shot             all chunks of a shot in one program
+    turn-back        a full cache moved back by one chunk
+    decode-first     the first latent frame after a cut to pixels
+    decode           any other latent frame to pixels
+    video-first      pixels of `decode-first` to 8 bits
+    video            pixels of `decode` to 8 bits
 """
 
 import dataclasses
@@ -12,28 +29,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from shotstream_jax.model_config import ModelConfig, RolloutConfig
-from shotstream_jax.models.cache import ShotCache, TextKeys, init_cache
-from shotstream_jax.models.compute import Compute
+from shotstream_jax.data.encode import encode_caption_tokens
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.quantise import quantise_blocks
-from shotstream_jax.models.text_encoder import (
-    TextEncoderConfig,
-    encode_tokens,
-    init_text_encoder,
-)
-from shotstream_jax.models.vae import encode_images, init_vae
-from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.models.vae_stream import decode_first, decode_next
-from shotstream_jax.rollout.approximate import Approximation
-from shotstream_jax.rollout.chunk import (
-    Context,
-    commit_chunk,
-    denoise_chunk,
-    prepare_shot,
-)
-from shotstream_jax.rollout.shot import rollout_shot
+from shotstream_jax.models.text_encoder import init_text_encoder
+from shotstream_jax.models.vae import init_vae
+from shotstream_jax.models.vae_conv import default_lowering
+from shotstream_jax.perf.film_shape import FilmShape
+from shotstream_jax.rollout import programs
+from shotstream_jax.rollout.chunk import Context
 from shotstream_jax.sharding import (
     cache_shardings,
     placed_shapes,
@@ -45,270 +49,231 @@ from shotstream_jax.sharding import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """One program, as shapes.
+    """One jitted program and the shapes that it is called with.
 
     Attributes:
       name: what it does.
-      function: of the arguments, in order.
-      arguments: trees of shapes with shardings, by what they are.
-      donated: positions of arguments that it writes over.
+      function: jitted, with its own static and donated arguments.
+      arguments: by what they are, in the order of the call: trees of shapes with shardings, and
+        static values.
+      settings: static values that are passed by name.
     """
 
     name: str
-    function: Callable[..., Any]
+    function: Any
     arguments: Mapping[str, Any]
-    donated: tuple[int, ...] = ()
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Those arguments that are trees of arrays."""
+        return {
+            name: tree
+            for name, tree in self.arguments.items()
+            if all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
+        }
 
     def lower(self) -> Any:
         """The program before compilation."""
-        jitted = jax.jit(self.function, donate_argnums=self.donated)
-        return jitted.lower(*self.arguments.values())
+        return self.function.lower(*self.arguments.values(), **self.settings)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FilmSizes:
-    """All that decides the shapes of the programs that film.
+def film_programs(shape: FilmShape, mesh: Mesh) -> dict[str, Program]:
+    """Every program of a film by name, on a mesh."""
+    config, build = shape.config, _Arguments(shape, mesh)
+    how = {"compute": shape.compute}
+    steps = {"rollout": config.rollout, **how}
+    dit = {"dit": build.dit, "config": config.dit}
+    vae = {"vae": build.vae, "config": config.vae}
+    decode = {**vae, "dtype": shape.compute.dtype, "latents": build.split_frame}
+    number, noise, caption = build.number, build.noise, build.caption
+    cached = {**dit, "cache": build.cache}
+    chunk = {**cached, "chunk": number, "shot": number}
+    context = {"context": build.context, "caption": caption}
+    conv = _conv_settings(mesh)
+    text = {"text": build.text, "config": config.text, "ids": build.ids, "mask": build.mask}
+    calls: tuple[tuple[str, Any, dict[str, Any], dict[str, Any]], ...] = (
+        ("text", encode_caption_tokens, text, {"dtype": shape.compute.dtype}),
+        ("caption-keys", programs.encode_captions, {**dit, "embeddings": build.embeddings}, how),
+        ("encode", programs.encode_image, {**vae, "image": build.image}, conv),
+        ("context", programs.prepare, {**cached, **context}, how),
+        ("chunk", programs.denoise, {**chunk, "noise": noise}, steps),
+        ("commit", programs.commit, {**chunk, "latents": build.latents}, how),
+        (
+            "context-chunk",
+            programs.denoise_first,
+            {**cached, **context, "shot": number, "noise": noise},
+            steps,
+        ),
+        (
+            "commit-chunk",
+            programs.denoise_next,
+            {**chunk, "latents": build.latents, "noise": noise},
+            steps,
+        ),
+        ("chunk-keys", programs.denoise_and_keep, {**chunk, "noise": noise}, steps),
+        ("shot", programs.denoise_shot, {**chunk, "noise": build.shot_noise}, steps),
+        ("turn-back", programs.turn_back, {"cache": build.cache}, {"config": config.dit}),
+        ("decode-first", programs.decode_first, decode, conv),
+        ("decode", programs.decode_next, {**decode, "past": build.decoder_cache}, conv),
+        ("video-first", programs.to_video, {"pixels": build.pixels(begins=True)}, {}),
+        ("video", programs.to_video, {"pixels": build.pixels(begins=False)}, {}),
+    )
+    return {
+        name: Program(name=name, function=function, arguments=arguments, settings=settings)
+        for name, function, arguments, settings in calls
+    }
 
-    Attributes:
-      dit: the transformer.
-      vae: the autoencoder.
-      text: the text encoder.
-      rollout: windows and steps.
-      compute: format and kernels.
-      size: height and width of the film in pixels.
-      chunks: of a shot.
-      approximate: what is held in 8 bits.
+
+def filming(shape: FilmShape) -> tuple[str, ...]:
+    """Names of the programs that run on the chip, shot after shot, when a story of cuts is filmed.
+
+    Not `text`, which may be on the host and runs once a caption. Positions are those that stories
+    have by default: turned back in shots longer than trained.
     """
-
-    dit: DiTConfig
-    vae: VAEConfig
-    text: TextEncoderConfig
-    rollout: RolloutConfig
-    compute: Compute
-    size: tuple[int, int] = (480, 832)
-    chunks: int = 7
-    approximate: tuple[Approximation, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Raises: ValueError: a size that does not divide into patches, or shots without chunks."""
-        if self.chunks < 1:
-            raise ValueError(f"A shot of {self.chunks} chunks; a shot has 1 or more.")
-        self.config.latent_grid(self.size)
-
-    @property
-    def config(self) -> ModelConfig:
-        """The networks and the rollout as one."""
-        return ModelConfig(dit=self.dit, vae=self.vae, text=self.text, rollout=self.rollout)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of a latent frame."""
-        return self.config.latent_grid(self.size)
-
-    @property
-    def positions(self) -> int:
-        """Places of a latent frame."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def frame_tokens(self) -> int:
-        """Tokens of a latent frame."""
-        return self.positions // (self.dit.patch[0] * self.dit.patch[1])
-
-    @property
-    def video_frames(self) -> int:
-        """Video frames of a shot that begins with a cut."""
-        return self.vae.video_frames(self.chunks * self.rollout.window.chunk)
+    exact = shape.approximation
+    if not exact.clean_pass:
+        chunks = ("context", "chunk-keys")
+    elif shape.merged_passes:
+        chunks = ("context-chunk", "commit-chunk")
+    else:
+        chunks = ("context", "chunk", "commit")
+    encode = ("encode",) if exact.decoded_context else ()
+    # Chunks in the cache when the last one is filmed; without clean passes it is kept, too.
+    kept = shape.chunks - exact.clean_pass
+    turn = ("turn-back",) if kept >= shape.config.rollout.shot_chunks else ()
+    decode = ("decode-first", "decode", "video-first", "video")
+    return ("caption-keys", *encode, *chunks, *turn, *decode)
 
 
-def film_programs(sizes: FilmSizes, mesh: Mesh) -> dict[str, Program]:
-    """Every program of a film by name, on a mesh.
-
-    `chunk` and `commit` run for every chunk, `context` and `encode` at every cut, `decode` for
-    every latent frame after a cut's first (`decode-first`), `text` for every caption; `shot` is
-    all chunks of a shot in one program.
-    """
-    build = _Shapes(sizes, mesh)
-    config, how = sizes.dit, {"compute": sizes.compute}
-    steps = {"rollout": sizes.rollout, **how}
-    chunk = {"dit": build.dit, "cache": build.cache, "chunk": build.number, "shot": build.number}
-    dtype = sizes.compute.dtype
-    programs = [
-        Program(
-            name="chunk",
-            function=lambda dit, *rest: denoise_chunk(dit, config, *rest, **steps),
-            arguments={**chunk, "noise": build.noise},
-        ),
-        Program(
-            name="commit",
-            function=lambda dit, *rest: commit_chunk(dit, config, *rest, **how),
-            arguments={**chunk, "latents": build.latents},
-            donated=(1,),
-        ),
-        Program(
-            name="context",
-            function=lambda dit, *rest: prepare_shot(dit, config, *rest, **how),
-            arguments={
-                "dit": build.dit,
-                "cache": build.cache,
-                "context": build.context,
-                "caption": build.caption,
-            },
-            donated=(1,),
-        ),
-        Program(
-            name="shot",
-            function=lambda dit, *rest: rollout_shot(dit, config, *rest, **steps),
-            arguments={
-                "dit": build.dit,
-                "cache": build.cache,
-                "shot": build.number,
-                "noise": build.shot_noise,
-            },
-        ),
-        Program(
-            name="decode-first",
-            function=lambda vae, frame: decode_first(vae, sizes.vae, frame, **build.decoding),
-            arguments={"vae": build.vae, "latents": build.split_frame},
-        ),
-        Program(
-            name="decode",
-            function=lambda vae, past, frame: decode_next(
-                vae, sizes.vae, past, frame, **build.decoding
-            ),
-            arguments={"vae": build.vae, "past": build.decoder_cache, "latents": build.split_frame},
-            donated=(1,),
-        ),
-        Program(
-            name="encode",
-            function=lambda vae, image: encode_images(vae, sizes.vae, image, lowering="conv3d"),
-            arguments={"vae": build.vae, "image": build.image},
-        ),
-        Program(
-            name="text",
-            function=lambda text, *rest: encode_tokens(text, sizes.text, *rest, dtype=dtype),
-            arguments={"text": build.text, "ids": build.ids, "mask": build.mask},
-        ),
-    ]
-    return {program.name: program for program in programs}
+def _conv_settings(mesh: Mesh) -> dict[str, Any]:
+    """The convolutions of another platform than this machine's have to be named."""
+    platform = mesh.devices.flat[0].platform
+    if platform == jax.default_backend():
+        return {}
+    return {"lowering": default_lowering(platform)}
 
 
-class _Shapes:
+class _Arguments:
     """The arguments of the programs, as shapes on a mesh."""
 
-    def __init__(self, sizes: FilmSizes, mesh: Mesh):
-        self.sizes, self.mesh = sizes, mesh
-        self.rows, self.cols = sizes.grid
-        self.decoding = {"dtype": sizes.compute.dtype, "lowering": "conv3d"}
+    def __init__(self, shape: FilmShape, mesh: Mesh):
+        self.shape, self.mesh = shape, mesh
+        self.config, self.compute = shape.config, shape.compute
 
     @functools.cached_property
     def dit(self) -> Any:
-        weights = self._weights(init_dit, self.sizes.dit)
-        if "int8-weights" not in self.sizes.approximate:
+        weights = self._weights(init_dit, self.config.dit)
+        if not self.shape.approximation.int8_weights:
             return weights
         shapes = jax.eval_shape(quantise_blocks, weights)
         return placed_shapes(shapes, shardings_for(shapes, self.mesh))
 
     @functools.cached_property
     def text(self) -> Any:
-        return self._weights(init_text_encoder, self.sizes.text)
+        return self._weights(init_text_encoder, self.config.text)
 
     @functools.cached_property
     def vae(self) -> Any:
-        shapes = jax.eval_shape(lambda key: init_vae(key, self.sizes.vae), jax.random.key(0))
-        return self._everywhere(shapes)
-
-    @functools.cached_property
-    def caption(self) -> TextKeys:
-        return self._captions(1)
-
-    @functools.cached_property
-    def cache(self) -> ShotCache:
-        sizes = self.sizes
-        shapes = jax.eval_shape(
-            lambda text: init_cache(
-                sizes.dit,
-                sizes.rollout.window,
-                text,
-                sizes.frame_tokens,
-                sizes.compute.dtype,
-                in_int8="int8-cache" in sizes.approximate,
-            ),
-            self.caption,
-        )
-        return placed_shapes(shapes, cache_shardings(shapes, self.mesh))
+        # Float32 and whole on every device, as `open_model` loads it.
+        shapes = jax.eval_shape(lambda key: init_vae(key, self.config.vae), jax.random.key(0))
+        return placed_shapes(shapes, replicated(self.mesh))
 
     @property
-    def context(self) -> Context:
-        frames = self.sizes.rollout.window.context
-        latents, captions = self._latents(frames), self._captions(frames)
+    def embeddings(self) -> Any:
+        dit = self.config.dit
+        return self._array((1, 1, dit.text_tokens, dit.text_dim), self.compute.dtype)
+
+    @functools.cached_property
+    def caption(self) -> Any:
+        keys = programs.encode_captions.eval_shape(
+            self.dit, self.config.dit, self.embeddings, compute=self.compute
+        )
+        return placed_shapes(keys, cache_shardings(keys, self.mesh))
+
+    @functools.cached_property
+    def cache(self) -> Any:
+        cache = programs.init_cache.eval_shape(
+            self.config.dit,
+            self.config.rollout.window,
+            self.caption,
+            self.shape.frame_tokens,
+            self.compute.dtype,
+            self.mesh,
+            self.shape.approximation.int8_cache,
+        )
+        return placed_shapes(cache, cache_shardings(cache, self.mesh))
+
+    @functools.cached_property
+    def context(self) -> Any:
+        slots = self.config.rollout.window.context
+        text = jax.eval_shape(
+            lambda *captions: jax.tree.map(lambda *keys: jnp.concatenate(keys, axis=2), *captions),
+            *([self.caption] * slots),
+        )
         shapes = jax.eval_shape(
             lambda latents, shots, text: Context(latents=latents, shots=shots, text=text),
-            latents,
-            self._array((1, frames), jnp.int32),
-            captions,
+            self._latents(slots),
+            self._array((1, slots), jnp.int32),
+            text,
         )
-        placed = self._everywhere((shapes.latents, shapes.shots))
-        return jax.tree.unflatten(jax.tree.structure(shapes), jax.tree.leaves((placed, captions)))
+        leaves = (*[replicated(self.mesh)] * 2, *jax.tree.leaves(cache_shardings(text, self.mesh)))
+        return placed_shapes(shapes, jax.tree.unflatten(jax.tree.structure(shapes), leaves))
 
-    @property
+    @functools.cached_property
     def decoder_cache(self) -> Any:
-        _, past = jax.eval_shape(
-            lambda vae, frame: decode_first(vae, self.sizes.vae, frame, **self.decoding),
-            self.vae,
-            self.frame,
-        )
+        _, past = self._decoded()
         return placed_shapes(past, split_rows(past, self.mesh))
+
+    def pixels(self, *, begins: bool) -> Any:
+        """What the first latent frame after a cut, or a later one, is decoded to."""
+        shown, _ = self._decoded() if begins else self._decoded(self.decoder_cache)
+        return placed_shapes(shown, split_rows(shown, self.mesh))
 
     @property
     def number(self) -> Any:
-        return self._array((), jnp.int32)
+        # The engine passes a Python int, which does not promote what it is added to.
+        return jax.ShapeDtypeStruct((), jnp.int32, weak_type=True, sharding=replicated(self.mesh))
 
     @property
     def latents(self) -> Any:
-        return self._latents(self.sizes.rollout.window.chunk)
-
-    @property
-    def frame(self) -> Any:
-        return self._latents(1)
+        return self._latents(self.config.rollout.window.chunk)
 
     @property
     def split_frame(self) -> Any:
-        return self._split_rows(self.frame.shape)
+        return self._split_rows(self._latents(1).shape)
 
     @property
     def noise(self) -> Any:
-        return self._array((len(self.sizes.rollout.steps), *self.latents.shape))
+        return self._array((len(self.config.rollout.steps), *self.latents.shape))
 
     @property
     def shot_noise(self) -> Any:
-        return self._array((self.sizes.chunks, *self.noise.shape))
+        return self._array((self.shape.chunks, *self.noise.shape))
 
     @property
     def image(self) -> Any:
-        return self._split_rows((1, 1, *self.sizes.size, 3))
+        return self._split_rows((1, 1, *self.shape.size, 3))
 
     @property
     def ids(self) -> Any:
-        return self._array((1, self.sizes.dit.text_tokens), jnp.int32)
+        return self._array((1, self.config.dit.text_tokens), jnp.int32)
 
     @property
     def mask(self) -> Any:
-        return self._array((1, self.sizes.dit.text_tokens), jnp.bool_)
+        return self._array((1, self.config.dit.text_tokens), jnp.bool_)
+
+    def _decoded(self, *past: Any) -> tuple[Any, Any]:
+        decode = programs.decode_next if past else programs.decode_first
+        inputs = self.vae, self.config.vae, self.compute.dtype, self.split_frame, *past
+        return decode.eval_shape(*inputs)
 
     def _latents(self, frames: int) -> Any:
-        return self._array((1, frames, self.rows, self.cols, self.sizes.dit.latent_channels))
-
-    def _captions(self, captions: int) -> TextKeys:
-        dit = self.sizes.dit
-        shape = (dit.layers, 1, captions, dit.text_tokens, dit.heads, dit.head_dim)
-        array = jax.ShapeDtypeStruct(shape, self.sizes.compute.dtype)
-        shapes = jax.eval_shape(lambda array: TextKeys(key=array, value=array), array)
-        return placed_shapes(shapes, cache_shardings(shapes, self.mesh))
+        return self._array((1, frames, *self.shape.grid, self.config.dit.latent_channels))
 
     def _weights(self, init: Callable[..., Any], config: Any) -> Any:
         shapes = jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
-        dtype = self.sizes.compute.dtype
+        dtype = self.compute.dtype
         cast = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
         return placed_shapes(cast, shardings_for(cast, self.mesh))
 
@@ -318,6 +283,3 @@ class _Shapes:
     def _split_rows(self, shape: tuple[int, ...]) -> Any:
         frame = jax.ShapeDtypeStruct(shape, jnp.float32)
         return placed_shapes(frame, split_rows(frame, self.mesh))
-
-    def _everywhere(self, shapes: Any) -> Any:
-        return placed_shapes(shapes, replicated(self.mesh))

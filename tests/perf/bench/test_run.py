@@ -11,10 +11,10 @@ import pytest
 from shotstream_jax.perf.bench.end_to_end import Delivery, end_to_end
 from shotstream_jax.perf.bench.memory import peak_memory
 from shotstream_jax.perf.bench.provenance import git_commit, provenance
-from shotstream_jax.perf.bench.run import BenchSettings, bench_story, run_bench, total_peak
+from shotstream_jax.perf.bench.run import BenchSettings, bench_story, measure_film, total_peak
 from shotstream_jax.perf.bench.split import Call, Recorder, split, split_document
 from shotstream_jax.perf.bench.timing import rate, spread
-from shotstream_jax.perf.plan.part_cost import call_flops
+from shotstream_jax.perf.plan.film_cost import call_flops
 from shotstream_jax.perf.program_cache import program_cache
 from shotstream_jax.rollout.stream import Camera, plan_for
 
@@ -27,28 +27,28 @@ def encoded():
 
 
 @pytest.fixture(scope="module")
-def measured(networks, sizes, encoded):
-    return run_bench(networks, sizes, SETTINGS, encoded.append)
+def measured(networks, shape, encoded):
+    return measure_film(networks, shape, SETTINGS, encoded.append)
 
 
-def test_every_frame_of_the_story_is_delivered(measured, sizes):
-    arrived, frames = measured["end_to_end"], SETTINGS.shots * sizes.video_frames
+def test_every_frame_of_the_story_is_delivered(measured, shape):
+    arrived, frames = measured["end_to_end"], SETTINGS.shots * shape.video_frames
     assert measured["film"]["frames"] == arrived["frames"] == frames
     assert arrived["fps"] * arrived["seconds"] == pytest.approx(frames)
     assert 0 < arrived["time_to_first_frame"] < arrived["seconds"]
     assert sum(arrived["shot_seconds"]) == pytest.approx(arrived["seconds"])
     assert arrived["cut_latency"]["count"] == SETTINGS.shots - 1
-    assert arrived["chunk_interval"]["count"] == SETTINGS.shots * (sizes.chunks - 1)
+    assert arrived["chunk_interval"]["count"] == SETTINGS.shots * (shape.chunks - 1)
 
 
-def test_the_split_names_every_part(measured, sizes):
+def test_the_split_names_every_part(measured, shape):
     parts = measured["split"]["parts"]
     calls = {name: part["calls"] for name, part in parts.items()}
-    chunks, frames = sizes.chunks, sizes.chunks * sizes.rollout.window.chunk
+    chunks, frames = shape.chunks, shape.chunks * shape.config.rollout.window.chunk
     assert calls == {
         "text": 2,
         "caption keys": 2,
-        "context encode": sizes.rollout.window.context,
+        "context encode": shape.config.rollout.window.context,
         "context pass": 2,
         "noise": 2 * chunks,
         "denoise": 2 * chunks,
@@ -64,26 +64,24 @@ def test_the_split_names_every_part(measured, sizes):
     assert total == pytest.approx(measured["split"]["seconds"])
 
 
-def test_merged_passes_are_counted_as_what_they_stand_for(networks, sizes):
+def test_merged_passes_are_counted_as_what_they_stand_for(networks, shape):
     """A film of merged passes takes as many operations as another, in fewer calls."""
-    merging = dataclasses.replace(
-        networks, compute=dataclasses.replace(networks.compute, merged=True)
-    )
-    story = bench_story(sizes, SETTINGS, "counted")
+    merging = dataclasses.replace(networks, merged_passes=True)
+    story = bench_story(shape, SETTINGS, "counted")
     apart, merged = (
-        split(filming, sizes, story, lambda chunks: None)[0] for filming in (networks, merging)
+        split(filming, shape, story, lambda chunks: None)[0] for filming in (networks, merging)
     )
     assert sum(call.flops for call in merged) == sum(call.flops for call in apart)
-    assert len(merged) == len(apart) - SETTINGS.shots * sizes.chunks
+    assert len(merged) == len(apart) - SETTINGS.shots * shape.chunks
 
 
-def test_what_is_achieved_is_counted_by_the_sizes(measured, sizes):
+def test_what_is_achieved_is_counted_by_the_sizes(measured, shape):
     achieved = measured["split"]["achieved"]
-    denoise = 2 * sum(call_flops(sizes, "denoise", chunk) for chunk in range(sizes.chunks))
-    first, later = (call_flops(sizes, "decode", begins=begins) for begins in (True, False))
+    denoise = 2 * sum(call_flops(shape, "denoise", chunk) for chunk in range(shape.chunks))
+    first, later = (call_flops(shape, "decode", begins=begins) for begins in (True, False))
     assert achieved["denoise"]["tflop"] == pytest.approx(denoise / 1e12)
     # Each shot is a cut, and begins with a flat first frame.
-    frames = sizes.chunks * sizes.rollout.window.chunk
+    frames = shape.chunks * shape.config.rollout.window.chunk
     assert achieved["decode"]["tflop"] == pytest.approx(2 * (first + (frames - 1) * later) / 1e12)
     seconds = measured["split"]["parts"]["denoise"]["seconds"]
     assert achieved["denoise"]["tflops_per_second"] * seconds == pytest.approx(denoise / 1e12)
@@ -91,11 +89,11 @@ def test_what_is_achieved_is_counted_by_the_sizes(measured, sizes):
     assert all(rate["share_of_peak"] is None for rate in achieved.values())
 
 
-def test_videos_are_made_of_whole_shots(measured, encoded, sizes):
+def test_videos_are_made_of_whole_shots(measured, encoded, shape):
     assert len(encoded) == SETTINGS.shots
     for shot in encoded:
         frames = np.concatenate(shot)
-        assert (frames.dtype, frames.shape) == (np.uint8, (sizes.video_frames, *sizes.size, 3))
+        assert (frames.dtype, frames.shape) == (np.uint8, (shape.video_frames, *shape.size, 3))
 
 
 def test_compilation_is_measured_cold_warm_and_ready(measured):
@@ -113,21 +111,21 @@ def test_memory_is_that_of_the_host_where_devices_do_not_count(measured):
     assert peak_memory()["host_peak_bytes"] > len(held)
 
 
-def test_measuring_changes_no_film(networks, sizes):
-    story = bench_story(sizes, BenchSettings(shots=1), "same")
+def test_measuring_changes_no_film(networks, shape):
+    story = bench_story(shape, BenchSettings(shots=1), "same")
     plan = plan_for(networks, story, 0)
-    recorder = Recorder(sizes)
+    recorder = Recorder(shape)
     films = [
         np.concatenate([np.asarray(piece.frames) for piece in camera.film(plan)])
-        for camera in (Camera(networks, sizes.size), Camera(networks, sizes.size, run=recorder))
+        for camera in (Camera(networks, shape.size), Camera(networks, shape.size, run=recorder))
     ]
     np.testing.assert_array_equal(films[0], films[1])
     assert {call.part for call in recorder.calls} >= {"text", "denoise", "decode"}
 
 
-def test_captions_differ_between_films(sizes):
+def test_captions_differ_between_films(shape):
     """Text that was encoded before would cost nothing."""
-    films = [bench_story(sizes, SETTINGS, label) for label in ("warm-up 0", "measured")]
+    films = [bench_story(shape, SETTINGS, label) for label in ("warm-up 0", "measured")]
     captions = [shot.caption for story in films for shot in story.shots]
     assert len(set(captions)) == 4
 

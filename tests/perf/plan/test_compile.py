@@ -2,39 +2,46 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from shotstream_jax.models.compute import Compute, default_compute
+from shotstream_jax.models.compute import default_compute
+from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import Plan, collective_bytes, plan_program
-from shotstream_jax.perf.plan.film import RESIDENT, plan_film, project_program, resident_memory
-from shotstream_jax.perf.plan.part_cost import film_flops, program_flops
-from shotstream_jax.perf.plan.programs import FilmSizes, Program, film_programs
+from shotstream_jax.perf.plan.film import plan_film, project_program, resident_memory
+from shotstream_jax.perf.plan.film_cost import film_flops, program_flops
+from shotstream_jax.perf.plan.programs import Program, film_programs, filming
 from shotstream_jax.perf.targets import CHIPS, Target, find_target, target_mesh
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.sharding import make_mesh, replicated
+from tests.perf.conftest import with_dit
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="pip install -e .[aot] brings the compiler"
 )
 
 
-def on(sizes, target_name, split=""):
-    """Sizes as they are computed on a target, the target, and a mesh of it."""
+def on(shape, target_name, split=""):
+    """A shape as it is computed on a target, the target, and a mesh of it."""
     target = find_target(target_name)
-    mesh = target_mesh(target, sizes.dit.heads, split)
-    return dataclasses.replace(sizes, compute=film_compute(sizes.dit.head_dim, mesh)), target, mesh
+    mesh = target_mesh(target, shape.config.dit.heads, split)
+    return (
+        dataclasses.replace(shape, compute=film_compute(shape.config.dit.head_dim, mesh)),
+        target,
+        mesh,
+    )
 
 
 def film_compute(head_dim, mesh):
     return default_compute(head_dim, jnp.bfloat16, "tpu", mesh)
 
 
-def planned(sizes, target, mesh, name):
-    return plan_program(film_programs(sizes, mesh)[name], target, mesh, program_flops(sizes)[name])
+def planned(shape, target, mesh, name):
+    return plan_program(film_programs(shape, mesh)[name], target, mesh, program_flops(shape, name))
 
 
 def plan(**changes):
@@ -88,42 +95,48 @@ def test_collectives_are_read_from_the_compiled_text():
 
 @needs_compiler
 def test_a_small_model_is_planned_for_a_chip_that_is_not_here(one_head):
-    sizes, target, mesh = on(one_head, "v5e:1x1")
-    found = planned(sizes, target, mesh, "commit")
-    assert sizes.compute.attention == "splash"
+    shape, target, mesh = on(one_head, "v5e:1x1")
+    found = planned(shape, target, mesh, "commit")
+    assert shape.compute.attention == "splash"
     assert found.fits
     assert found.memory["limit"] == CHIPS["v5e"].memory
     parts = ("arguments", "temporaries", "outputs", "code")
     assert found.memory["peak"] == sum(found.memory[part] for part in parts) < 1 << 30
     # Keys and values, two bytes each: 7 frames of 32 tokens, and one caption.
-    slots = 7 * 32 + sizes.dit.text_tokens
-    assert found.argument_bytes["cache"] == 2 * 2 * sizes.dit.layers * slots * sizes.dit.dim
+    slots = 7 * 32 + shape.config.dit.text_tokens
+    assert (
+        found.argument_bytes["cache"]
+        == 2 * 2 * shape.config.dit.layers * slots * shape.config.dit.dim
+    )
     # The cache is written in place: what comes out is what went in.
     assert found.memory["outputs"] < found.argument_bytes["cache"] / 10
-    assert found.flops["analytic"] == program_flops(sizes)["commit"]
+    assert found.flops["analytic"] == program_flops(shape, "commit")
     assert 0 < found.flops["compiler"] < found.flops["analytic"]
     assert found.bytes_accessed is not None
     assert found.bytes_accessed > 0
 
 
 @needs_compiler
-def test_the_kernel_is_split_over_devices_by_heads(sizes):
+def test_the_kernel_is_split_over_devices_by_heads(shape):
     """A kernel that the compiler were left to split would not compile."""
-    wide = dataclasses.replace(sizes, dit=dataclasses.replace(sizes.dit, dim=512, heads=4))
+    wide = with_dit(shape, dim=512, heads=4)
     for target_name, split in (("v5e:2x2", "tensor=4"), ("v5e:2x2", "fsdp=2,tensor=2")):
-        split_sizes, target, mesh = on(wide, target_name, split)
-        assert split_sizes.compute.attention == "splash"
-        assert planned(split_sizes, target, mesh, "commit").fits
+        split_shape, target, mesh = on(wide, target_name, split)
+        assert split_shape.compute.attention == "splash"
+        assert planned(split_shape, target, mesh, "commit").fits
 
 
 @needs_compiler
-def test_a_split_model_says_what_moves_between_devices(sizes):
-    sizes, target, mesh = on(sizes, "v5e:2x2", "tensor=2,fsdp=2")
-    found = planned(sizes, target, mesh, "commit")
-    assert (sizes.compute.attention, found.mesh) == ("xla", {"fsdp": 2, "tensor": 2})
+def test_a_split_model_says_what_moves_between_devices(shape):
+    shape, target, mesh = on(shape, "v5e:2x2", "tensor=2,fsdp=2")
+    found = planned(shape, target, mesh, "commit")
+    assert (shape.compute.attention, found.mesh) == ("xla", {"fsdp": 2, "tensor": 2})
     assert found.collectives["all-reduce"] > 0
-    whole = sizes.dit.text_tokens + 7 * sizes.frame_tokens
-    assert found.argument_bytes["cache"] == 2 * 2 * sizes.dit.layers * whole * sizes.dit.dim // 2
+    whole = shape.config.dit.text_tokens + 7 * shape.frame_tokens
+    assert (
+        found.argument_bytes["cache"]
+        == 2 * 2 * shape.config.dit.layers * whole * shape.config.dit.dim // 2
+    )
 
 
 @needs_compiler
@@ -131,7 +144,7 @@ def test_what_does_not_fit_is_a_finding():
     target = find_target("v5e:1x1")
     mesh = make_mesh(target.devices)
     huge = jax.ShapeDtypeStruct((20 << 30,), jnp.int8, sharding=replicated(mesh))
-    program = Program(name="huge", function=lambda x: x + 1, arguments={"x": huge})
+    program = Program(name="huge", function=jax.jit(lambda x: x + 1), arguments={"x": huge})
     found = plan_program(program, target, mesh, 20 << 30)
     assert not found.fits
     assert "Ran out of memory" in found.problem
@@ -142,53 +155,54 @@ def test_what_does_not_fit_is_a_finding():
 
 
 @needs_compiler
-def test_a_film_holds_everything_at_once(sizes, monkeypatch):
+def test_a_film_holds_everything_at_once(shape, monkeypatch):
     """Two of its programs will do: each takes a compiler for TPU seconds."""
-    monkeypatch.setattr("shotstream_jax.perf.plan.film.RESIDENT", ("commit", "decode"))
-    sizes, target, mesh = on(sizes, "v6e:1x1")
-    film = plan_film(sizes, target, mesh, share_of_peak=0.5)
+    some = ("commit", "decode")
+    monkeypatch.setattr("shotstream_jax.perf.plan.film.filming", lambda shape: some)
+    shape, target, mesh = on(shape, "v6e:1x1")
+    film = plan_film(shape, target, mesh, share_of_peak=0.5)
     assert film.fits
-    assert set(film.programs) == {"commit", "decode"} < set(RESIDENT)
+    assert set(film.programs) == set(some) < set(filming(shape))
     assert {"dit", "vae", "cache", "past"} <= film.argument_bytes.keys()
     assert "text" not in film.argument_bytes
     assert film.memory["arguments"] == sum(film.argument_bytes.values())
     assert film.memory["peak"] > max(plan.memory["peak"] for plan in film.programs.values())
-    assert film.flops == film_flops(sizes)
-    seconds = film_flops(sizes) / (0.5 * CHIPS["v6e"].flops)
+    assert film.flops == film_flops(shape)
+    seconds = film_flops(shape) / (0.5 * CHIPS["v6e"].flops)
     assert film.projection.seconds == pytest.approx(seconds)
-    assert film.projection.frames_per_second == pytest.approx(sizes.video_frames / seconds)
+    assert film.projection.frames_per_second == pytest.approx(shape.video_frames / seconds)
     assert "not measured: 50% of the peak of 918" in film.projection.assumption
 
 
-def test_a_film_that_is_too_large_together_does_not_fit(sizes, monkeypatch):
+def test_a_film_that_is_too_large_together_does_not_fit(shape, monkeypatch):
     """Each program fits by itself."""
     half = {"dit": 5 << 30, "vae": 6 << 30, "cache": 7 << 30}
-    turns = iter([*half.items()] * 2)
+    turns = itertools.cycle(half.items())
     monkeypatch.setattr(
         "shotstream_jax.perf.plan.film.plan_program",
         lambda *_: plan(argument_bytes=dict([next(turns)])),
     )
     target = Target(name="t", chip=CHIPS["v5e"], devices=tuple(jax.devices()[:1]))
-    film = plan_film(sizes, target, make_mesh(target.devices), share_of_peak=0.4)
+    film = plan_film(shape, target, make_mesh(target.devices), share_of_peak=0.4)
     assert film.memory["arguments"] == 18 << 30
     assert not film.fits
 
 
-def test_projections_say_what_they_rest_on(sizes):
+def test_projections_say_what_they_rest_on(shape):
     target = Target(name="t", chip=CHIPS["v5e"], devices=())
     how = {"devices": 2, "share_of_peak": 0.25}
-    chunk = project_program(plan(program="chunk"), sizes, target, **how)
+    chunk = project_program(plan(program="chunk"), shape, target, **how)
     assert chunk.seconds == pytest.approx(1e12 / (0.25 * 197e12 * 2))
     # Two latent frames of two video frames each.
     assert chunk.frames_per_second == pytest.approx(4 / chunk.seconds)
     assert "25% of the peak of 197 bfloat16 TFLOP/s on each of 2 devices" in chunk.assumption
     # Reading the arguments takes longer than computing with them.
     large = plan(program="commit", argument_bytes={"dit": 819 * 10**9})
-    slow = project_program(large, sizes, target, **how)
+    slow = project_program(large, shape, target, **how)
     assert (slow.seconds, slow.frames_per_second) == (pytest.approx(1.0), None)
     for share in (0.0, 1.5, float("nan")):
         with pytest.raises(ValueError, match="more than 0 and at most 1"):
-            project_program(plan(), sizes, target, devices=1, share_of_peak=share)
+            project_program(plan(), shape, target, devices=1, share_of_peak=share)
 
 
 @pytest.mark.slow
@@ -196,19 +210,9 @@ def test_projections_say_what_they_rest_on(sizes):
 @pytest.mark.parametrize("target", ["v5e:1x1", "v6e:1x1"])
 def test_full_size_chunk_and_decoder_step_compile_for_tpu(target, capsys):
     """480 x 832, 27 frames of keys, bfloat16; prints what the compiler says of memory."""
-    config = PRESETS["wan-1.3b"]
-    sizes, found, mesh = on(
-        FilmSizes(
-            dit=config.dit,
-            vae=config.vae,
-            text=config.text,
-            rollout=config.rollout,
-            compute=Compute(),
-        ),
-        target,
-    )
+    shape, found, mesh = on(FilmShape(config=PRESETS["wan-1.3b"]), target)
     plans = [
-        planned(sizes, found, mesh, name) for name in ("chunk", "commit", "decode-first", "decode")
+        planned(shape, found, mesh, name) for name in ("chunk", "commit", "decode-first", "decode")
     ]
     with capsys.disabled():
         for each in plans:
