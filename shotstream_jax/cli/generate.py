@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
 from shotstream_jax.cli.options import Approximate, Dtype, open_named
+from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.directing import filming
 from shotstream_jax.directing.film_folder import (
     CONTACT,
@@ -25,6 +25,8 @@ from shotstream_jax.directing.film_folder import (
 from shotstream_jax.model import Model
 from shotstream_jax.rollout.teacher import SampleConfig
 from shotstream_jax.story import Story, load_story
+
+_COMPILING = "Compiling (kept for next time)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,8 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         )
     if model.weights == "random":
         console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
-    with _Display(console) as display:
+    with ProgressBar(console, _COMPILING) as bar:
+        bar.line_without_bar(f"{_COMPILING} ...")
         filmed = filming.film_story(
             model,
             story,
@@ -122,7 +125,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
             resume=args.resume,
             again=again,
             camera=_camera(args, model, sample),
-            watch=display.watch,
+            watch=functools.partial(_show, bar),
             tell=lambda line: console.print(Text(line, "yellow")),
         )
     _print_summary(filmed, console, as_json=args.json)
@@ -242,53 +245,19 @@ def _listed(shots: list[int]) -> str:
     return f"shot{'s' if len(shots) > 1 else ''} {', '.join(map(str, shots))}"
 
 
-class _Display:
-    """One line that moves: shot, chunk, rate and time left; a line for every finished shot."""
-
-    def __init__(self, console: Console):
-        self._console, self._frames, self._seconds = console, 0, 0.0
-        columns: list[ProgressColumn] = [SpinnerColumn(), TextColumn("{task.description}")]
-        self._bar = Progress(*columns, BarColumn(), _Rate(), console=console, transient=True)
-        self._task = self._bar.add_task("Compiling (kept for next time)", total=None)
-
-    def __enter__(self) -> "_Display":
-        if self._console.is_terminal:
-            self._bar.start()
-        else:
-            self._console.print("Compiling (kept for next time) ...")
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def watch(self, progress: filming.Progress) -> None:
-        """Redraw after a chunk."""
-        plan, chunk = progress.piece.plan, progress.piece.chunk
-        if progress.chunks_done == 1:
-            self._console.print(Text(f"First frames after {progress.seconds:.1f} s."))
-        self._bar.update(
-            self._task,
-            description=f"Shot {plan.index + 1}/{progress.shots}, chunk {chunk + 1}/{plan.chunks}",
-            total=progress.chunks_done + progress.chunks_left,
-            completed=progress.chunks_done,
-            fps=progress.fps,
-            seconds_left=progress.seconds_left,
+def _show(bar: ProgressBar, progress: filming.FilmingProgress) -> None:
+    """Show a chunk, and a line for the first frames and for every finished shot."""
+    plan, chunk = progress.piece.plan, progress.piece.chunk
+    if progress.chunks_done == 1:
+        bar.line(f"First frames after {progress.seconds:.1f} s.")
+    bar.update(
+        f"Shot {plan.index + 1}/{progress.shots}, chunk {chunk + 1}/{plan.chunks}",
+        done=progress.chunks_done,
+        total=progress.chunks_done + progress.chunks_left,
+        status=pace(progress.fps, "frames", progress.seconds_left),
+    )
+    if progress.piece.ends_shot:
+        bar.line(
+            f"Shot {plan.index + 1} of {progress.shots}: {progress.shot_frames} frames in "
+            f"{progress.shot_seconds:.1f} s."
         )
-        if progress.piece.ends_shot:
-            frames, seconds = progress.frames - self._frames, progress.seconds - self._seconds
-            self._frames, self._seconds = progress.frames, progress.seconds
-            self._console.print(
-                f"Shot {plan.index + 1} of {progress.shots}: {frames} frames in {seconds:.1f} s."
-            )
-
-
-class _Rate(ProgressColumn):
-    """Delivered frames per second and time left, once they are known."""
-
-    def render(self, task: Task) -> Text:
-        """Draw the column."""
-        fps, left = task.fields.get("fps"), task.fields.get("seconds_left")
-        if fps is None or left is None:
-            return Text("")
-        minutes, seconds = divmod(round(left), 60)
-        return Text(f"{fps:.1f} frames/s, {minutes}:{seconds:02d} left")

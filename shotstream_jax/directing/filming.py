@@ -20,6 +20,7 @@ from shotstream_jax.directing.film_folder import (
     with_takes,
 )
 from shotstream_jax.model import Model
+from shotstream_jax.progress import RateMeter, seconds_left
 from shotstream_jax.rollout.context_store import ContextFrameStore
 from shotstream_jax.rollout.stream import (
     Camera,
@@ -35,18 +36,20 @@ from shotstream_jax.typing import Latents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where filming stands, told after every chunk.
+class FilmingProgress:
+    """Progress after a chunk.
 
     Attributes:
-      piece: the chunk that was just delivered and recorded.
+      piece: the chunk that was just recorded.
       shots: of the story.
-      chunks_done: chunks recorded so far, of all shots.
+      chunks_done: chunks recorded by this run, of all shots.
       chunks_left: chunks still to be filmed.
-      frames: video frames delivered by this run.
+      frames: video frames recorded by this run.
+      shot_frames: video frames of this shot so far.
       seconds: since this run began, compilation included.
-      steady_seconds: since the first chunk was delivered.
-      steady_frames: video frames delivered since then.
+      shot_seconds: since this shot began.
+      fps: video frames per second since the first chunk; `None` before the second.
+      seconds_left: time left at the rate so far, once there is one.
     """
 
     piece: FilmedChunk
@@ -54,24 +57,14 @@ class Progress:
     chunks_done: int
     chunks_left: int
     frames: int
+    shot_frames: int
     seconds: float
-    steady_seconds: float
-    steady_frames: int
-
-    @property
-    def fps(self) -> float | None:
-        """Delivered frames per second, once there is more than the first chunk to tell by."""
-        return self.steady_frames / self.steady_seconds if self.steady_frames else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time left at the rate so far, once there is one."""
-        if not self.steady_frames:
-            return None
-        return self.chunks_left * self.steady_seconds / max(1, self.chunks_done - 1)
+    shot_seconds: float
+    fps: float | None
+    seconds_left: float | None
 
 
-Watch = Callable[[Progress], None]
+Watch = Callable[[FilmingProgress], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,8 +171,10 @@ def film_story(
     for place in replaced:
         film.put_aside(place)
     film.begin()
-    clock = _Clock(chunks=sum(plans[k].chunks for k in todo), shots=len(plans))
-    _film_shots(film, films, plans, todo, lambda piece, frames: watch(clock.tick(piece, frames)))
+    timings = _Timings(chunks=sum(plans[k].chunks for k in todo), shots=len(plans))
+    _film_shots(
+        film, films, plans, todo, lambda piece, frames: watch(timings.record(piece, frames))
+    )
     if not film.missing():
         film.finish(
             {
@@ -188,7 +183,7 @@ def film_story(
                 "seeds": [shot.seed for shot in story.shots],
                 "takes": [shot.take or 0 for shot in story.shots],
                 "stale": [story.shot_id(place) for place in stale],
-                "timings": clock.timings(),
+                "timings": timings.as_json(),
             }
         )
     return Filmed(film=film, stale=stale)
@@ -283,37 +278,47 @@ def _check_captions(model: Model, story: Story) -> None:
             )
 
 
-class _Clock:
-    """Counts what is delivered, and when."""
+class _Timings:
+    """Counts and times what is recorded, for the progress and for the manifest."""
 
     def __init__(self, chunks: int, shots: int):
         self.chunks, self.shots = chunks, shots
         self.began = self.shot_began = time.perf_counter()
         self.first: float | None = None
-        self.done = self.frames = self.first_frames = 0
+        self.done = self.frames = self.frames_before_shot = 0
+        # Two rates: a shot's first chunk has fewer frames than its others, and takes as long.
+        self.chunk_rate, self.frame_rate = RateMeter(), RateMeter()
         self.shot_seconds: dict[str, float] = {}
 
-    def tick(self, piece: FilmedChunk, frames: int) -> Progress:
+    def record(self, piece: FilmedChunk, frames: int) -> FilmingProgress:
+        """Count a chunk of some video frames."""
         now = time.perf_counter()
         self.done += 1
         self.frames += frames
+        self.chunk_rate.count()
+        self.frame_rate.count(frames)
         if self.first is None:
-            self.first, self.first_frames = now, frames
-        if piece.ends_shot:
-            self.shot_seconds[f"shot_{piece.plan.index + 1:02d}"] = round(now - self.shot_began, 3)
-            self.shot_began = now
-        return Progress(
+            self.first = now
+        left = self.chunks - self.done
+        progress = FilmingProgress(
             piece=piece,
             shots=self.shots,
             chunks_done=self.done,
-            chunks_left=self.chunks - self.done,
+            chunks_left=left,
             frames=self.frames,
+            shot_frames=self.frames - self.frames_before_shot,
             seconds=now - self.began,
-            steady_seconds=now - self.first,
-            steady_frames=self.frames - self.first_frames,
+            shot_seconds=now - self.shot_began,
+            fps=self.frame_rate.rate,
+            seconds_left=seconds_left(left, self.chunk_rate.rate),
         )
+        if piece.ends_shot:
+            name = f"shot_{piece.plan.index + 1:02d}"
+            self.shot_seconds[name] = round(progress.shot_seconds, 3)
+            self.shot_began, self.frames_before_shot = now, self.frames
+        return progress
 
-    def timings(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Seconds of this run: to the first frames, of each shot, and of all."""
         first = None if self.first is None else round(self.first - self.began, 3)
         return {

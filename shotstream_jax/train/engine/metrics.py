@@ -3,7 +3,7 @@
 A record holds the means over the steps since the record before it. Records have increasing steps
 even in a run that was killed and resumed: records of steps that will be taken again are removed.
 
-    uv pip install "shotstream-jax[tensorboard]"
+    pip install "shotstream-jax[tensorboard]"
     tensorboard --logdir runs/tiny/vae/tensorboard
 """
 
