@@ -55,12 +55,12 @@ def read_dataclass(
         itself refuses.
     """
     if not isinstance(document, dict):
-        raise ValueError(f"{where} is {_short(document)} and must be an object.")
+        raise ValueError(f"{where} is {brief(document)} and must be an object.")
     hints = typing.get_type_hints(kind)
     unknown = sorted(document.keys() - hints.keys())
     if unknown:
         raise ValueError(
-            f"{where} has a field {_short(unknown[0])} that is not known here; install the release "
+            f"{where} has a field {brief(unknown[0])} that is not known here; install the release "
             "that wrote it, or take the field out if nothing needs it."
         )
     absent = [name for name in hints if name not in document and name not in optional]
@@ -90,7 +90,7 @@ def _value(hint: Any, value: object, where: str, optional: Collection[str]) -> A
     wanted = (int, float) if hint is float else hint
     fits = isinstance(value, wanted) and (hint is bool or not isinstance(value, bool))
     if not fits or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{where} is {_short(value)} and must be {_EXPECTED[hint]}.")
+        raise ValueError(f"{where} is {brief(value)} and must be {_EXPECTED[hint]}.")
     return value
 
 
@@ -98,7 +98,7 @@ def _items(
     hints: tuple[Any, ...], value: object, where: str, optional: Collection[str]
 ) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"{where} is {_short(value)} and must be a list.")
+        raise ValueError(f"{where} is {brief(value)} and must be a list.")
     if hints[-1] is Ellipsis:
         hints = hints[:1] * len(value)
     if len(hints) != len(value):
@@ -109,7 +109,8 @@ def _items(
     )
 
 
-def _short(value: object) -> str:
+def brief(value: object) -> str:
+    """A value as an error shows it, cut if it is long."""
     text = json.dumps(value, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 

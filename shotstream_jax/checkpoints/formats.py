@@ -4,6 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from shotstream_jax.checkpoints.foreign_settings import (
+    DIFFUSERS_DIT_SETTINGS,
+    DIFFUSERS_VAE_SETTINGS,
+    TRANSFORMERS_TEXT_SETTINGS,
+    WAN_DIT_SETTINGS,
+    WAN_TEXT_SETTINGS,
+    WAN_VAE_SETTINGS,
+    SettingsTable,
+)
 from shotstream_jax.checkpoints.names_dit import diffusers_dit_names, dit_names
 from shotstream_jax.checkpoints.names_text import hf_text_names, text_names
 from shotstream_jax.checkpoints.names_vae import diffusers_vae_names, vae_names
@@ -31,6 +40,7 @@ class Format:
         role; `{}` stands for a number.
       sizes: the config of such a network, from shapes, signature keys and settings.
       names: the table of a file of such sizes.
+      settings: what the `config.json` beside such a file may say.
       copies: tensors that some files hold a second time under another name: {copy: original}.
     """
 
@@ -39,6 +49,7 @@ class Format:
     signature_keys: SignatureKeys
     sizes: Callable[[Shapes, SignatureKeys, StoredSettings], NetworkConfig]
     names: Callable[[Any], NameTable]
+    settings: SettingsTable
     copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -56,6 +67,7 @@ WAN_DIT_FORMAT = Format(
     },
     dit_sizes,
     dit_names,
+    WAN_DIT_SETTINGS,
 )
 WAN_VAE_FORMAT = Format(
     "Wan2.1 autoencoder",
@@ -69,6 +81,7 @@ WAN_VAE_FORMAT = Format(
     },
     vae_sizes,
     vae_names,
+    WAN_VAE_SETTINGS,
 )
 WAN_TEXT_FORMAT = Format(
     "Wan2.1 text encoder",
@@ -82,6 +95,7 @@ WAN_TEXT_FORMAT = Format(
     },
     text_sizes,
     text_names,
+    WAN_TEXT_SETTINGS,
 )
 _DIFFUSERS_DIT = Format(
     "diffusers transformer",
@@ -95,6 +109,7 @@ _DIFFUSERS_DIT = Format(
     },
     dit_sizes,
     diffusers_dit_names,
+    DIFFUSERS_DIT_SETTINGS,
 )
 _DIFFUSERS_VAE = Format(
     "diffusers autoencoder",
@@ -108,6 +123,7 @@ _DIFFUSERS_VAE = Format(
     },
     vae_sizes,
     diffusers_vae_names,
+    DIFFUSERS_VAE_SETTINGS,
 )
 _TRANSFORMERS_TEXT = Format(
     "transformers text encoder",
@@ -121,6 +137,7 @@ _TRANSFORMERS_TEXT = Format(
     },
     text_sizes,
     hf_text_names,
+    TRANSFORMERS_TEXT_SETTINGS,
     # Tied in the model, so that files saved from it may hold the same table twice.
     copies={"encoder.embed_tokens.weight": "shared.weight"},
 )

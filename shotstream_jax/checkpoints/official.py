@@ -66,7 +66,12 @@ def import_source(
         rollout=rollout,
         weights="converted",
         source={
-            name: {"format": part.kind, "files": part.files, **dataclasses.asdict(reports[name])}
+            name: {
+                "format": part.kind,
+                "files": part.files,
+                "notes": part.notes,
+                **dataclasses.asdict(reports[name]),
+            }
             for name, part in source.networks.items()
         },
     )

@@ -75,7 +75,6 @@ def text_sizes(
     Raises:
       ValueError: a signature key that is missing or has another number of axes.
     """
-    del settings
     vocab, dim = _shape(shapes, signature_keys["embedding"], axes=2)
     buckets, heads = _shape(shapes, signature_keys["bias"], axes=2)
     return TextEncoderConfig(
@@ -86,7 +85,21 @@ def text_sizes(
         heads=heads,
         layers=_count(shapes, signature_keys["layer"]),
         buckets=buckets,
+        # Distances share buckets by formula: no tensor shows where the last one begins.
+        max_distance=_whole(settings, "relative_attention_max_distance")
+        or TextEncoderConfig.max_distance,
     )
+
+
+def described_width(settings: StoredSettings) -> int | None:
+    """Width of the transformer that settings describe, `None` if they do not say.
+
+    Raises:
+      ValueError: a setting that is no whole number above 0.
+    """
+    heads = _whole(settings, "num_heads") or _whole(settings, "num_attention_heads")
+    head_dim = _whole(settings, "attention_head_dim")
+    return _whole(settings, "dim") or (heads and head_dim and heads * head_dim)
 
 
 def _shape(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
@@ -134,11 +147,9 @@ def _stages(shapes: Shapes, signature_keys: SignatureKeys) -> tuple[list[list[in
 
 def _heads(dim: int, settings: StoredSettings) -> int:
     heads = _whole(settings, "num_heads") or _whole(settings, "num_attention_heads")
-    head_dim = _whole(settings, "attention_head_dim")
-    described = _whole(settings, "dim") or (heads and head_dim and heads * head_dim)
-    # StoredSettings that describe another model, such as the base that a file is read with, do not
+    # Settings that describe another model, such as the base that a file is read with, do not
     # count.
-    if heads and described in (None, dim):
+    if heads and described_width(settings) in (None, dim):
         return heads
     # Without settings the official head size is the only hint; a guess would film noise.
     if dim % _HEAD_DIM:
@@ -151,7 +162,7 @@ def _heads(dim: int, settings: StoredSettings) -> int:
 
 def _whole(settings: StoredSettings, key: str) -> int | None:
     number = settings.get(key)
-    if number is not None and (not isinstance(number, int) or number < 1):
+    if number is not None and (type(number) is not int or number < 1):
         raise ValueError(f"config.json has {key} {number!r}; it must be a whole number above 0.")
     return number
 

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from shotstream_jax.checkpoints.foreign_settings import check_settings
 from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS, recognise, without_copies
 from shotstream_jax.checkpoints.lora_files import (
     adapted_kernels,
@@ -38,6 +39,7 @@ class SourceNetwork:
       tensors: by bare name.
       config: its sizes.
       files: names of the files that it comes from.
+      notes: what was guessed, or not read of the settings beside the weights.
     """
 
     kind: str
@@ -45,6 +47,7 @@ class SourceNetwork:
     tensors: Tensors
     config: NetworkConfig | LoRAConfig
     files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +123,7 @@ def find_source(
     # Settings beside the file describe it; the base's may describe another size (sizes.py checks).
     beside, fallback = path.parent / "config.json", base and base / "config.json"
     settings = beside if beside.is_file() or fallback is None else fallback
-    network, part = _part(path, settings, section)
+    network, part = _part(path, settings, section, is_own=False)
     if base is None:
         return Source({network: part}, _tokenizer_beside(path) if network == "text" else None)
     others = _in_folder(base, without=network)
@@ -205,7 +208,7 @@ def _files(path: pathlib.Path, folder: _Folder) -> dict[str, pathlib.Path]:
 
 
 def _part(
-    file: pathlib.Path, settings: pathlib.Path, section: str | None = None
+    file: pathlib.Path, settings: pathlib.Path, section: str | None = None, *, is_own: bool = True
 ) -> tuple[str, SourceNetwork]:
     tensors = open_weights(file)
     # A bare file has no sections: its first segments are names of modules.
@@ -218,12 +221,14 @@ def _part(
     # Tied embeddings are saved under two names by some libraries.
     tensors = without_copies(format_, tensors)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    stored = _json(settings)
     try:
-        config = format_.sizes(shapes, format_.signature_keys, _json(settings))
+        config = format_.sizes(shapes, format_.signature_keys, stored)
+        notes = check_settings(format_.settings, stored, config, settings, is_own=is_own)
     except ValueError as error:
         raise ValueError(f"{file}, read as a {format_.name}: {error}") from error
     table = format_.names(config)
-    return format_.network, SourceNetwork(format_.name, table, tensors, config, (file.name,))
+    return format_.network, SourceNetwork(format_.name, table, tensors, config, (file.name,), notes)
 
 
 def _tokenizer_beside(text: pathlib.Path) -> pathlib.Path:

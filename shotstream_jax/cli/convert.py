@@ -93,6 +93,8 @@ def render_reports(reports: Mapping[str, MatchReport], source: Source) -> Table:
     for name, report in reports.items():
         part = source.networks[name]
         table.add_row(Text(name, "bold"), "", Text(f"{part.kind}, {', '.join(part.files)}"))
+        for note in part.notes:
+            table.add_row("", Text("note", "dim"), Text(note, "yellow"))
         for label, line, style in _lines(report):
             table.add_row("", Text(label, "dim"), Text(line, style))
     return table
