@@ -153,7 +153,7 @@ def _conditioning(
 
 
 def _noise(networks: Networks, setup: EvalSetup, plans: Sequence[ShotPlan]) -> Latents:
-    """Each story's own noise, whoever it is filmed with: the whole shot is one chunk, one step."""
+    """Noise keyed by each story alone, not by its batch: the whole shot is one chunk, one step."""
     frames = networks.config.vae.latent_frames(setup.video_frames)
     shape = (1, frames, *_place_shape(networks, setup))
     draws = [chunk_noise(p.seed, p.noise_shot, 0, 0, steps=1, shape=shape)[0] for p in plans]

@@ -24,7 +24,7 @@ _BLOCK_KEYS = 512
 def splash(q: Queries, k: Keys, v: Keys, which: Index, counts: tuple[int, ...]) -> Queries:
     """Softmax attention over the first keys, as many as the chosen one of `counts`.
 
-    One kernel a count, which passes over the blocks that nobody sees; one of them runs.
+    One kernel a count, which skips the blocks beyond it; one of them runs.
     """
     queries, block_queries = q.shape[1], _query_block(q.shape[1])
     scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)

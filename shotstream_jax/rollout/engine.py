@@ -5,7 +5,7 @@
     state, filmed = engine.replay(state, latents)      the same, of latents that exist already
     state = engine.continue_(state, caption)           later chunks are filmed to another caption
 
-An engine owns no film: what a state holds is all that its next chunk depends on, and whoever calls
+An engine owns no film: what a state holds is all that its next chunk depends on, and its caller
 decides what is kept. Programs write caches in place, so a state is used up by the call it is passed
 to; an engine with `reuse_states` copies first, and any state may be used again.
 

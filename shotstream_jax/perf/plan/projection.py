@@ -7,7 +7,7 @@ from shotstream_jax.perf.targets import Target
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Projection:
-    """A time that nobody measured.
+    """A time that was not measured.
 
     Attributes:
       assumption: what it rests on.

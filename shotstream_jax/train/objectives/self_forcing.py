@@ -154,7 +154,7 @@ def film(
         if forcing.commits == "finished":
             history = jax.lax.fori_loop(draw.exit_step + 1, steps, step, latents)
         commit = functools.partial(passes.commit, chunk=chunk, latents=history, refresh=refresh)
-        # Nobody reads the last chunk's keys.
+        # No later chunk reads the last one's keys.
         cache = jax.lax.cond(chunk < last, commit, lambda cache: cache, cache)
         return cache, (latents, history, exit_input)
 
