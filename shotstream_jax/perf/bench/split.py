@@ -24,6 +24,9 @@ from shotstream_jax.typing import UInt8
 EncodeVideo = Callable[[Sequence[UInt8[np.ndarray, "video_frame height width 3"]]], None]
 """Encodes the chunks of a shot to a temporary video file."""
 
+_DENOISING = ("denoise", "context pass and denoise", "clean pass and denoise")
+"""Stages that film one chunk more."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
@@ -48,7 +51,7 @@ class Recorder:
     def __init__(self, shape: FilmShape):
         self.calls: list[Call] = []
         self._shape = shape
-        self._chunk = 0
+        self._filmed = 0
         self._begins = True
 
     def __call__(
@@ -61,18 +64,19 @@ class Recorder:
         result = jax.block_until_ready(program(*inputs, **settings))
         seconds = time.perf_counter() - began
         if part in ("context pass", "context pass and denoise"):
-            self._chunk, self._begins = 0, True
-        self._chunk += part == "clean pass and denoise"
-        # A chunk is committed when the next one begins, and counts as the one it is.
-        flops = call_flops(self._shape, part, self._chunk, begins=self._begins)
-        self.add(part, seconds, flops)
+            self._filmed, self._begins = 0, True
+        denoises = part in _DENOISING
+        # What is not denoising belongs to the chunk denoised last: its clean pass, its decoding.
+        chunk = max(self._filmed - (not denoises), 0)
+        flops = call_flops(self._shape, part, chunk, begins=self._begins)
+        self.calls.append(Call(part=part, chunk=chunk, seconds=seconds, flops=flops))
+        self._filmed += denoises
         self._begins = self._begins and part != "decode"
-        self._chunk += part == "clean pass"
         return result
 
-    def add(self, part: str, seconds: float, flops: int = 0) -> None:
+    def add(self, part: str, seconds: float) -> None:
         """Record a call that was timed by the caller."""
-        self.calls.append(Call(part=part, chunk=self._chunk, seconds=seconds, flops=flops))
+        self.calls.append(Call(part=part, chunk=max(self._filmed - 1, 0), seconds=seconds))
 
 
 def split(

@@ -45,10 +45,10 @@ def dit_flops(config: DiTConfig, queries: int, keys: int) -> int:
 
 
 def keys_flops(config: DiTConfig, queries: int, keys: int) -> int:
-    """Operations of a call that stops at the last layer's queries, keys and values."""
+    """Operations of a call that stops at the last layer's keys and values."""
     whole = dit_flops(config, queries, keys) // config.layers * (config.layers - 1)
-    # The last layer's three projections; nothing reads what it would add to the stream.
-    return whole + 2 * 3 * config.dim**2 * queries
+    # Two projections of the last layer; nothing reads what else it would compute.
+    return whole + 2 * 2 * config.dim**2 * queries
 
 
 def text_weights(config: TextEncoderConfig) -> int:

@@ -79,5 +79,5 @@ def compiler_flops(function, *shapes) -> float:
 
 def test_a_pass_for_keys_leaves_out_the_end_of_the_last_layer():
     one_less = dataclasses.replace(WAN_1_3B, layers=WAN_1_3B.layers - 1)
-    last = 2 * 3 * WAN_1_3B.dim**2 * 100
+    last = 2 * 2 * WAN_1_3B.dim**2 * 100
     assert keys_flops(WAN_1_3B, 100, 700) == dit_flops(one_less, 100, 700) + last
