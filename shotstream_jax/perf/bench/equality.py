@@ -150,7 +150,7 @@ def _transformer(shape: FilmShape, key: Any, fast: Compute, *, merged: bool) -> 
 
 
 def _transformer_inputs(shape: FilmShape, key: Any) -> tuple[Params, ShotCache, Latents]:
-    """Weights, a full cache and noisy latents, in bfloat16."""
+    """Weights and a full cache in bfloat16, and noisy latents."""
     dit, window, tokens = shape.config.dit, shape.config.rollout.window, shape.frame_tokens
     slots = (window.context + window.local) * tokens
     shapes = {
@@ -170,7 +170,8 @@ def _transformer_inputs(shape: FilmShape, key: Any) -> tuple[Params, ShotCache, 
         window=window,
     )
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), init_dit(next(keys), dit))
-    return params, cache, normal("x_t")
+    # Latents are float32 in a film; these are numbers that bfloat16 can hold, too.
+    return params, cache, normal("x_t").astype(jnp.float32)
 
 
 def _velocity(
@@ -194,7 +195,7 @@ def _velocity(
     else:
         cache = programs.commit(*dit, cache, last - 1, _SHOT, x_t, compute=compute)
         x0 = programs.denoise(*dit, cache, last, _SHOT, noise, **steps)
-    return x_t.astype(jnp.float32) - x0.astype(jnp.float32)
+    return x_t - x0
 
 
 def _rounded(tree: Any) -> Any:
