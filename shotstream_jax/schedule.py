@@ -4,7 +4,8 @@ Time runs from noise to film: `sigma` 1 (timestep 1000) is pure noise, `sigma` 0
 
     x_t = (1 - sigma) x0 + sigma noise        velocity = noise - x0        x0 = x_t - sigma velocity
 
-Levels and timesteps are float32 to the last bit of the public implementation, made on the host.
+Levels and timesteps are made on the host, and equal the public implementation's float32 values to
+the last bit.
 
 Source: shifted flow matching as in the public ShotStream repository, utils/scheduler.py.
 """
@@ -18,6 +19,7 @@ import numpy as np
 
 from shotstream_jax.typing import Array, Float, Int
 
+# Wan2.1 is trained on 1000 levels; timesteps are noise levels times this number.
 TRAIN_STEPS = 1000
 
 
@@ -26,7 +28,7 @@ class FlowSchedule:
     """Noise levels `sigma = shift u / (1 + (shift - 1) u)` of evenly spaced `u`.
 
     Attributes:
-      shift: above 1 spends more steps near noise; 8 for the released models.
+      shift: values above 1 move levels towards noise; 8 for the released models.
     """
 
     shift: float = 8.0
@@ -43,12 +45,14 @@ class FlowSchedule:
 
     @functools.cached_property
     def timesteps(self) -> Float[np.ndarray, " level"]:
-        """The same levels as the networks are told them, in (0, 1000]."""
+        """The same levels as timesteps, the networks' input, in (0, 1000]."""
         return self.sigmas * np.float32(TRAIN_STEPS)
 
     @functools.cached_property
     def weights(self) -> Float[np.ndarray, " level"]:
         """Loss weight of each training level: a bell around timestep 500, of mean 1."""
+        # The public scheduler's Gaussian around the middle of the schedule, lowered until the least
+        # important level has weight 0, then scaled to mean 1 so that the loss keeps its size.
         bell = np.exp(-2 * ((self.timesteps - TRAIN_STEPS / 2) / TRAIN_STEPS) ** 2)
         lifted = bell - bell.min()
         return (lifted * (TRAIN_STEPS / lifted.sum())).astype(np.float32)
@@ -62,7 +66,7 @@ class FlowSchedule:
     def few_steps(self, nominal: tuple[int, ...]) -> Float[np.ndarray, " step"]:
         """Noise levels of a few-step list given on the unshifted scale, such as (1000, 740, ...).
 
-        Level 0 is the clean end. `TRAIN_STEPS * sigma` is the timestep to tell the network.
+        Level 0 is the clean end. The network's timestep is `TRAIN_STEPS * sigma`.
 
         Raises:
           ValueError: a level outside [0, 1000], or levels that do not decrease.
@@ -71,11 +75,13 @@ class FlowSchedule:
             raise ValueError(f"Few-step levels {nominal} must lie in [0, {TRAIN_STEPS}].")
         if any(a <= b for a, b in itertools.pairwise(nominal)):
             raise ValueError(f"Few-step levels {nominal} must decrease, from noise to clean.")
+        # Nominal level n is index 1000 - n of the shifted list, with the clean end appended.
         ends = np.append(self.sigmas, np.float32(0))
         return ends[[TRAIN_STEPS - level for level in nominal]]
 
     def nearest(self, timestep: Float[Array, "..."]) -> Int[Array, "..."]:
         """Index of the training level nearest to a timestep, the noisier one on a tie."""
+        # `argmin` returns the first of equals, and levels decrease: the noisier one.
         distance = jnp.abs(jnp.asarray(self.timesteps) - jnp.asarray(timestep)[..., None])
         return jnp.argmin(distance, axis=-1)
 
@@ -101,7 +107,7 @@ def velocity_to_x0(
 def x0_to_velocity(
     x_t: Float[Array, "*shape"], x0: Float[Array, "*shape"], sigma: Float[Array, "..."]
 ) -> Float[Array, "*shape"]:
-    """The velocity that leads from `x0` to `x_t`; `sigma` must not be 0."""
+    """The velocity whose x0 prediction at `x_t` is `x0`; `sigma` must not be 0."""
     return (x_t - x0) / sigma
 
 
@@ -109,6 +115,7 @@ def _linspace_down(steps: int) -> Float[np.ndarray, " step"]:
     """`1 - i / steps` in float32, rounded as a two-ended float32 linspace rounds."""
     i = np.arange(steps + 1)
     step = np.float64(np.float32(-1) / np.float32(steps))
-    # One rounding a value, as a fused multiply-add makes it.
+    # torch.linspace counts from both ends and rounds once a value, as a fused multiply-add does:
+    # sums in float64, the step itself in float32.
     from_start, from_end = 1 + step * i, -step * (steps - i)
     return np.where(i < (steps + 1) // 2, from_start, from_end)[:-1].astype(np.float32)

@@ -1,6 +1,6 @@
-"""Where arrays live: meshes, and rules from a parameter's path to its partition.
+"""Placement of arrays: meshes, and rules from a parameter's path to its partition.
 
-Sharding is a rule about trees, not a word in the networks. Mesh axes: `data` (batch), `fsdp`
+Sharding is decided by parameter paths, outside the networks. Mesh axes: `data` (batch), `fsdp`
 (parameters, gathered when used), `tensor` (heads and hidden channels), `sequence` (tokens).
 """
 
@@ -28,8 +28,11 @@ Device = Any
 AXES = ("data", "fsdp", "tensor", "sequence")
 
 Rules = Sequence[tuple[str, PartitionSpec]]
-"""Path patterns and how the last axes of what they match are split; the first match counts."""
+"""Path patterns, and how the last axes of the leaves they match are split; the first match wins."""
 
+# Megatron's split: columns of the first matrix of a pair and rows of the second, so that each pair
+# (q k v with o, up with down) needs one sum over `tensor`. The last rule catches embeddings and
+# head, whose outputs every device needs whole.
 TRANSFORMER_RULES: Rules = (
     (r"(q|k|v|up|gate)/kernel$", PartitionSpec("fsdp", "tensor")),
     (r"(q|k|v|up|gate)/bias$", PartitionSpec("tensor")),
@@ -71,8 +74,10 @@ def make_mesh(devices: Sequence[Device] | None = None, **sizes: int) -> Mesh:
 
 
 def film_mesh(heads: int, devices: Sequence[Device] | None = None) -> Mesh:
-    """A mesh to film on: heads split over as many of the devices as divide them evenly."""
+    """A mesh for inference: heads split over as many of the devices as divide them evenly."""
+    # Tensor parallelism only: a film is one sample, and every step needs all weights at once.
     devices = list(jax.devices() if devices is None else devices)
+    # Devices that no even split can use stay idle.
     tensor = max(n for n in range(1, len(devices) + 1) if heads % n == 0)
     return make_mesh(devices[:tensor], tensor=tensor)
 
@@ -80,10 +85,10 @@ def film_mesh(heads: int, devices: Sequence[Device] | None = None) -> Mesh:
 def split_devices(
     heads: int, devices: Sequence[Device], *, vae_apart: bool
 ) -> tuple[Mesh, Sharding | None]:
-    """A mesh to film on, and the last device by itself for the autoencoder if it is to be apart.
+    """A mesh for inference, and with `vae_apart` the last device reserved for the autoencoder.
 
     Raises:
-      ValueError: one device, which cannot be two.
+      ValueError: `vae_apart` with a single device.
     """
     if not vae_apart:
         return film_mesh(heads, devices), None
@@ -97,9 +102,9 @@ def split_devices(
 def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RULES) -> Any:
     """A sharding for every leaf of a tree of arrays or shapes, by the path of the leaf.
 
-    Rules speak of a leaf's last axes, so stacked layers are never split; both parts of a leaf in 8
-    bits lie as it would. An axis that a mesh does not divide evenly stays whole; a leaf that no
-    rule matches is replicated.
+    Rules name a leaf's last axes, so stacked layers are never split; both parts of a leaf in 8 bits
+    are placed as the leaf would be. An axis that a mesh does not divide evenly stays whole; a leaf
+    that no rule matches is replicated.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
@@ -112,7 +117,7 @@ def shardings_for(params: PyTree[Any], mesh: Mesh, rules: Rules = TRANSFORMER_RU
 
 
 def placed_shapes(shapes: PyTree[Any], shardings: PyTree[Any]) -> Any:
-    """Shapes of a tree of arrays or shapes, each with its place; one may do for a whole branch."""
+    """Shapes of a tree of arrays or shapes, with shardings; one sharding may cover a branch."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
@@ -126,10 +131,11 @@ def cache_shardings(cache: PyTree[Any], mesh: Mesh) -> Any:
 
 
 def split_rows(frames: PyTree[Any], mesh: Mesh) -> Any:
-    """A sharding for every leaf `[batch frame row col chan]`: rows over the devices that film.
+    """A sharding for every leaf `[batch frame row col chan]`: rows over the mesh.
 
-    The autoencoder has no heads to split. The compiler exchanges the rows at the edges. Rows that
-    do not divide among all devices divide among those of `tensor`, or stay together.
+    The autoencoder has no heads to split; the compiler exchanges the rows that convolutions need
+    from a neighbour. Rows that do not divide over all devices are split over `tensor`, or not at
+    all.
     """
 
     def place(leaf: Any) -> NamedSharding:
@@ -148,16 +154,16 @@ def sample_axes(samples: int, mesh: Mesh) -> tuple[str, ...] | None:
 
 
 def sample_sharding(samples: int, mesh: Mesh) -> NamedSharding:
-    """A batch split over the devices, or whole on every one where it does not divide."""
+    """A batch split over the devices, or replicated where it does not divide."""
     return NamedSharding(mesh, PartitionSpec(sample_axes(samples, mesh)))
 
 
 def each_sample(
     apply: Callable[[Params, Array], PyTree[Array]], mesh: Mesh | None
 ) -> Callable[[Params, Array], PyTree[Array]]:
-    """`apply(params, sample)` for a batch: one sample after another, every device its own.
+    """`apply(params, sample)` over a batch: each device runs its own samples one after another.
 
-    For work of which a chip holds one sample at a time; the weights are whole on every device.
+    For work that fits a chip one sample at a time; the weights are replicated.
     """
 
     def in_turn(params: Params, batch: Array) -> PyTree[Array]:

@@ -23,7 +23,7 @@ Pixels = Float[Array, "batch video_frame height width 3"]
 """RGB in [-1, 1]."""
 
 VideoFrames = UInt8[Array, "video_frame height width 3"]
-"""RGB as a screen shows it."""
+"""RGB in [0, 255]."""
 
 HostFrames = UInt8[np.ndarray, "video_frame height width 3"]
 """The same in host memory."""
@@ -32,7 +32,7 @@ Timesteps = Float[Array, "batch #frame"]
 """Schedule time in [0, 1000], 1000 is noise; one a frame (a frame axis of 1 broadcasts)."""
 
 Index = Int[Array, ""] | int
-"""One whole number, known or traced."""
+"""One integer, static or traced."""
 
 Text = Float[Array, "batch caption text_token text_dim"]
 """Encoded captions, zero beyond each caption's length."""

@@ -26,10 +26,6 @@ FAMILIES: Mapping[str, str] = {
 """Names that stand for one thing seen from several rooms: why each may have several modules."""
 
 PENDING: Mapping[str, Sequence[str]] = {
-    "models": (
-        *("Attention", "Block", "FeedForward", "Keys", "Queries", "Target", "normalise"),
-        *("decode_first", "decode_next", "encode_captions", "init_cache"),
-    ),
     "rollout": ("Positions", "denoise_and_keep", "denoise_first", "denoise_next", "turn_back"),
     "directing": ("Document", "Watch"),
     "train": ("KIND", "Networks", "Scores", "ShotLatents", "train"),

@@ -23,13 +23,11 @@ from jax.sharding import Mesh, PartitionSpec
 from shotstream_jax.models.cache import CachedKeyValue, CacheSlot, KeyValue, Prefix
 from shotstream_jax.models.compute import AttentionBackend, Compute
 from shotstream_jax.models.quantise import Quantised, dequantise
-from shotstream_jax.models.splash import splash
+from shotstream_jax.models.splash import Keys, Queries, splash
 from shotstream_jax.sharding import sample_axes
 from shotstream_jax.typing import Array, Float
 
 Heads = Float[Array, "batch token head head_dim"]
-Queries = Float[Array, "batch query head head_dim"]
-Keys = Float[Array, "batch key head head_dim"]
 
 
 AttentionKernel = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
@@ -37,8 +35,9 @@ AttentionKernel = Callable[[Queries, Keys, Keys, Prefix | None], Queries]
 AttentionPattern = Callable[[Heads, KeyValue, CachedKeyValue | None], Heads]
 """Self-attention of queries to their own keys and values, and to one layer of a cache."""
 
+# Attention logits that the XLA backend holds at once (256 MB in float32); longer queries go in
+# pieces. A chunk of the tiny networks is far below, a full-size one would need 9 GB.
 _XLA_LOGITS = 1 << 26
-"""Attention logits that the XLA backend holds at once; longer queries go in pieces."""
 
 
 def attend(
@@ -50,9 +49,9 @@ def attend(
     backend: AttentionBackend = "xla",
     mesh: Mesh | None = None,
 ) -> Queries:
-    """Softmax attention over keys, or over the first that are visible, scaled by head_dim^-1/2.
+    """Softmax attention over all keys, or over a visible prefix, scaled by head_dim^-1/2.
 
-    `mesh` are the devices that share the work, which the TPU kernel must be told.
+    `mesh` holds the devices that share the work; only the TPU kernel needs it.
     """
     # A count known at compile time is a slice, so no backend has to mask.
     if visible is not None and len(visible.counts) == 1:
@@ -78,14 +77,14 @@ def attend_levels(
 ) -> Queries:
     r"""Block-causal self-attention: tokens of a level see that level and all before it.
 
-    `levels` are the token counts, in order, that the tokens are made up of. Levels of 2, 3, 3:
+    `levels` are token counts that add up to all tokens. Levels of 2, 3 and 3:
 
         query \ key   0 0 1 1 1 2 2 2
              0        x x . . . . . .
              1        x x x x x . . .
              2        x x x x x x x x
 
-    Each level attends to a static prefix, so nothing is masked and nothing is wasted.
+    Each level attends to a static prefix, so nothing is masked and no masked key is computed.
 
     Raises:
       ValueError: levels that do not add up to the tokens.
@@ -146,9 +145,9 @@ def cached_prefix_then_chunk(
 
 
 def split_over_devices(kernel: AttentionKernel, mesh: Mesh | None) -> AttentionKernel:
-    """A kernel that every device runs on its own heads, and its own samples where they divide.
+    """A kernel that every device runs on its own heads, and on its own samples where they divide.
 
-    The compiler cannot split a kernel by itself. Heads and samples do not look at one another.
+    The compiler cannot split a kernel by itself. Heads and samples are independent of one another.
     """
     if mesh is None or mesh.size == 1:
         return kernel
@@ -164,6 +163,7 @@ def split_over_devices(kernel: AttentionKernel, mesh: Mesh | None) -> AttentionK
             mesh=mesh,
             in_specs=(spec, spec, spec, PartitionSpec()),
             out_specs=spec,
+            # The Pallas kernel does not say over which axes its output varies.
             check_vma=False,
         )
         return split(q, k, v, prefix)
@@ -193,6 +193,7 @@ def _xla_attention(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queri
         ]
         return jax.lax.switch(prefix.which, branches, q, k, v)
     batch, queries, heads, head_dim = q.shape
+    # The fewest pieces within the limit that divide the queries evenly.
     pieces = -(-batch * queries * heads * k.shape[1] // _XLA_LOGITS)
     while queries % pieces:
         pieces += 1
@@ -210,9 +211,10 @@ def _softmax_attention(q: Queries, k: Keys, v: Keys) -> Queries:
 
 
 def _cudnn_attention(q: Queries, k: Keys, v: Keys, prefix: Prefix | None) -> Queries:
-    """Flash attention of cuDNN, on NVIDIA GPUs."""
+    """Flash attention of cuDNN, on NVIDIA GPUs, in 16-bit formats."""
     if prefix is None:
         return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+    # A padding mask: cuDNN takes lengths at run time, for queries and keys alike.
     return jax.nn.dot_product_attention(
         q,
         k,

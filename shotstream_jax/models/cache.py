@@ -1,4 +1,4 @@
-"""The dual cache: what a shot remembers of earlier shots, and of itself.
+"""The dual cache: keys and values of earlier shots' frames, and of the shot's own chunks.
 
 One array for keys and one for values, stacked over layers, the context first:
 
@@ -6,11 +6,11 @@ One array for keys and one for values, stacked over layers, the context first:
            [ earlier shots ][ chunk 0 ][ chunk 1 ] ... [ newest chunk ][ unwritten zeros ]
            '------------------------- visible prefix -----------------'
 
-What a chunk may see is therefore one prefix. When a shot outgrows its local window the oldest
-chunk that is not a sink gives its place to the newest (order does not matter to attention: keys
-are stored rotated to their own positions), and the prefix is simply everything.
+The keys visible to a chunk are therefore one prefix. When a shot outgrows its local window, the
+newest chunk overwrites the oldest that is not a sink (order does not matter to attention: keys are
+stored rotated to their own positions), and the prefix is the whole cache.
 
-A network proposes keys and values; only `write_context` and `write_chunk` commit them.
+A pass returns keys and values; only `write_context` and `write_chunk` put them into a cache.
 """
 
 import dataclasses
@@ -63,14 +63,14 @@ class KeyValue:
 
 @pytree
 class QuantisedKeyValue:
-    """The same in 8 bits, as a cache may hold them; each token's head has a unit of its own."""
+    """The same in 8 bits, with one scale for each token and head."""
 
     key: Quantised
     value: Quantised
 
 
 CachedKeyValue = KeyValue | QuantisedKeyValue
-"""Keys and values as a cache holds them."""
+"""Keys and values as a cache stores them."""
 
 
 @pytree
@@ -118,13 +118,13 @@ class Window:
 
 @pytree
 class ShotCache:
-    """The paper's dual cache, context and local, as one array, with the shot's caption beside it.
+    """The paper's dual cache, context and local, as one array, and the shot's caption.
 
     Attributes:
       kv: context slots, then local slots.
-      text: keys and values of the caption that the shot is filmed to.
+      text: cross-attention keys and values of the shot's caption.
       frame_tokens: tokens in one latent frame.
-      window: frames that the slots stand for.
+      window: how the slots divide into context and chunks.
     """
 
     kv: CachedKeyValue
@@ -140,7 +140,7 @@ class ShotCache:
 
     @property
     def local(self) -> CachedKeyValue:
-        """Keys and values of this shot, in the order in which they lie in the ring."""
+        """Keys and values of this shot, in ring order."""
         start = self.window.context * self.frame_tokens
         return jax.tree.map(lambda x: x[:, :, start:], self.kv)
 
@@ -167,15 +167,15 @@ def init_cache(
     *,
     in_int8: bool = False,
 ) -> ShotCache:
-    """An empty cache with room for captions of the shape of `text`.
+    """An empty cache for captions of the shape of `text`.
 
-    With `in_int8` self-attention's keys and values are held in 8 bits (approximate). Zeros, since
-    what a kernel masks out must still be finite; and arrays of its own throughout, since a cache is
-    donated whole.
+    With `in_int8` self-attention's keys and values are stored in 8 bits (approximate).
     """
     batch = text.key.shape[1]
     slots = (window.context + window.local) * frame_tokens
     shape = (config.layers, batch, slots, config.heads, config.head_dim)
+    # Zeros, since masked keys must still be finite: 0 * NaN is NaN. Two arrays, and a copy of
+    # `text`, since a cache is donated whole and no buffer can be donated twice.
     kv = KeyValue(key=jnp.zeros(shape, dtype), value=jnp.zeros(shape, dtype))
     return ShotCache(
         kv=_quantised(kv) if in_int8 else kv,
@@ -186,7 +186,7 @@ def init_cache(
 
 
 def chunk_slot(window: Window, frame_tokens: int, chunk: Index) -> CacheSlot:
-    """The place of a shot's chunk number `chunk`, rolling once the local window is full.
+    """The slot of a shot's chunk number `chunk`, rolling once the local window is full.
 
     A window of 3 chunks, without a sink and with a sink of 1 chunk (which chunk lies where):
 
@@ -194,10 +194,12 @@ def chunk_slot(window: Window, frame_tokens: int, chunk: Index) -> CacheSlot:
         sink 0  0..   01.   012   312   342   345
         sink 1  0..   01.   012   032   034   054
     """
+    # In whole chunks: a ring of `room - sink` behind the sink, entered at chunk `sink`.
     room, sink = window.local // window.chunk, window.sink // window.chunk
     tokens, context = window.chunk * frame_tokens, window.context * frame_tokens
     counts = tuple(context + count * tokens for count in range(1, room + 1))
     rolled = sink + (chunk - sink) % (room - sink)
+    # A number known at compile time needs no branches over prefix lengths.
     if isinstance(chunk, int):
         ring = chunk if chunk < room else rolled
         visible = Prefix.known(counts[min(chunk, room - 1)])
@@ -208,12 +210,12 @@ def chunk_slot(window: Window, frame_tokens: int, chunk: Index) -> CacheSlot:
 
 
 def write_context(cache: ShotCache, kv: KeyValue) -> ShotCache:
-    """Commit the keys and values of the context frames."""
+    """Write the keys and values of the context frames, which fill all context slots."""
     return _write(cache, kv, 0)
 
 
 def write_chunk(cache: ShotCache, kv: KeyValue, chunk: Index) -> ShotCache:
-    """Commit the clean keys and values of a chunk; donate the cache to write in place."""
+    """Write the clean keys and values of a chunk; donate the cache to write in place."""
     slot = chunk_slot(cache.window, cache.frame_tokens, chunk)
     return _write(cache, kv, slot.start)
 

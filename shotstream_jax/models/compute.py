@@ -1,4 +1,4 @@
-"""How a network is computed, as opposed to what it computes: static arguments of its programs."""
+"""How a network is computed, not what it computes: static arguments of its programs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ AttentionBackend = Literal["xla", "cudnn", "splash"]
 Remat = Literal["none", "dots", "full"]
 
 FORMATS: Mapping[str, Any] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""Number formats by the names that options and configs have for them."""
+"""Number formats by their names in options and configs."""
 
+# The TPU kernel is tiled in 128 lanes and takes heads of whole tiles only.
 _SPLASH_HEAD_DIM = 128
-"""Channels of a head in whole multiples of which the TPU kernel is tiled."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Compute:
 
     Attributes:
       dtype: format of activations and matrix products; norms, rotations, softmax and modulation
-        are float32 inside whatever this is.
+        are float32 in any case.
       attention: backend of self- and cross-attention (see `attention.py`).
       remat: what the backward pass recomputes: nothing, all but matrix products, or each block.
-      mesh: devices that share the work; only attention kernels, which the compiler cannot split by
-        itself, look at it.
+      mesh: devices that share the work; read by attention kernels alone, which the compiler cannot
+        split by itself.
     """
 
     dtype: Any = jnp.float32
@@ -40,15 +40,15 @@ class Compute:
 def default_compute(
     head_dim: int, dtype: Any = None, platform: str | None = None, mesh: Mesh | None = None
 ) -> Compute:
-    """The fast way on a platform (`cpu`, `gpu` or `tpu`; this machine's when not named).
+    """The fast way on a platform: `cpu`, `gpu` or `tpu`, by default this machine's.
 
-    Accelerators compute in bfloat16 unless told otherwise, a CPU in float32. The kernel of a TPU
-    takes heads in whole tiles.
+    The default dtype is bfloat16 on accelerators and float32 on a CPU.
     """
     platform = platform or jax.default_backend()
     if dtype is None:
         dtype = jnp.float32 if platform == "cpu" else jnp.bfloat16
     attention: AttentionBackend = "xla"
+    # cuDNN has flash attention for 16-bit inputs only; splash is kept to the same for one rule.
     if jnp.dtype(dtype) == jnp.bfloat16:
         if platform == "gpu":
             attention = "cudnn"

@@ -118,7 +118,8 @@ def encode_captions(
         variables = {"params": dequantise(layer)}
         return cross_attention.apply(variables, embedded, method=caption_keys)  # type: ignore
 
-    # One layer at a time: all at once would hold every layer's normalised copy of the captions.
+    # One layer at a time, compiled once; in a batch of all layers each would hold its projections
+    # in float32 before the norm.
     return jax.lax.map(one_layer, params["blocks"]["cross_attention"])
 
 
@@ -136,8 +137,8 @@ def apply_dense(
 ) -> DiTOutput:
     """Run frames that attend to one another, all to all or level by level.
 
-    `levels` are frame counts: context first, then chunks, each seeing itself and what is before.
-    `caption_index` routes frames to captions where there are several.
+    `levels` are frame counts, context first, then chunks; a level attends to itself and to those
+    before it. `caption_index` routes frames to captions where there are several.
     """
     pattern = _dense_pattern(config, x_t, levels, compute)
     forward = _Forward(params, config, rope, text, caption_index, pattern, None, compute)
@@ -206,6 +207,7 @@ def apply_merged(
     that reads the weights once. `text` and `caption_index` cover the finished frames, then the
     chunk's.
     """
+    # Finished frames first: the chunk's queries then attend to keys that are already in the cache.
     frames, tokens = finished.latents.shape[1], finished.rope.cos.shape[1]
     rope = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), finished.rope, chunk.rope)
     pattern = functools.partial(
@@ -261,6 +263,7 @@ class _Forward:
             return self._block(x, modulation, layer)
 
         x, kv = jax.lax.scan(_remat(body, self.compute), self._embed(x_t), self.layers)
+        # Tokens are flat in the stream, so the head needs the number of patch rows to undo it.
         rows = x_t.shape[2] // self.config.patch[0]
         velocity = apply_module(Head(self.config, self.compute), self.stem, x, time, rows)
         return DiTOutput(velocity=velocity.astype(x_t.dtype), kv=kv)
@@ -330,6 +333,8 @@ def _frame_timesteps(chunk: ChunkInput) -> Timesteps:
 def _remat(body: Callable, compute: Compute) -> Callable:
     if compute.remat == "none":
         return body
+    # "dots" keeps the results of matrix products without a batch axis (projections), and recomputes
+    # attention, norms and activations, which are cheap or large.
     saved = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     policy = saved if compute.remat == "dots" else None
     # `scan` already keeps the compiler from undoing the recomputation.

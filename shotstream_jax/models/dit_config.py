@@ -14,11 +14,11 @@ class DiTConfig:
       ffn_dim: hidden width of the feed-forward layers.
       freq_dim: width of the sinusoidal embedding of a timestep.
       text_dim: width of an encoded caption.
-      text_tokens: length of an encoded caption (longer is refused, shorter is zero-padded).
+      text_tokens: length of an encoded caption; longer is refused, shorter is zero-padded.
       latent_channels: channels of a latent frame, in and out.
       patch: rows and columns of latent that make one token.
-      shot_phase: radians between the temporal rotations of one shot and the next, which is what
-        tells context from the shot itself (0 does without).
+      shot_phase: radians added to temporal rotations from one shot to the next, which tells
+        context frames from the shot's own (0 turns it off).
     """
 
     dim: int = 1536
@@ -30,6 +30,7 @@ class DiTConfig:
     text_tokens: int = 512
     latent_channels: int = 16
     patch: tuple[int, int] = (2, 2)
+    # The released student's value.
     shot_phase: float = 1 / 6
 
     def __post_init__(self) -> None:

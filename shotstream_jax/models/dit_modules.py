@@ -253,15 +253,15 @@ def modulate(x: Stream, by: Modulation) -> Stream:
 def normalise(x: Float[Array, "*axes dim"]) -> Float[Array, "*axes dim"]:
     """Layer norm without parameters, in float32."""
     x = x.astype(jnp.float32)
-    # Two passes (mean, then squares of differences): E[x^2] - E[x]^2 cancels where the mean is
-    # large, as it is in the late layers' residual stream.
+    # Mean first, then squares of differences: E[x^2] - E[x]^2 would cancel where the mean is large
+    # against the spread.
     centred = x - x.mean(axis=-1, keepdims=True)
     return centred / jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + EPSILON)
 
 
 def sinusoid(timesteps: Float[Array, "*axes"], dim: int) -> Float[Array, "*axes dim"]:
     """Sinusoidal embedding of timesteps in [0, 1000]: all cosines, then all sines."""
-    # Cosines first is Wan2.1's order; most other models have the sines first.
+    # 10000 and cosines before sines: the released weights read this order of channels.
     frequency = jnp.asarray(10000.0 ** (-np.arange(dim // 2) / (dim // 2)), jnp.float32)
     angle = timesteps[..., None].astype(jnp.float32) * frequency
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
@@ -305,7 +305,8 @@ def _split_modulation(six: Float[Array, "batch frame 6 dim"]) -> tuple[Modulatio
 
 
 def _residual(x: Stream, update: Stream, gate: Float[Array, "..."] | None = None) -> Stream:
-    # Summed in float32 even where the stream is bfloat16: a gate near zero would be rounded away.
+    # Gate, product and sum in float32, as under the public code's autocast: one rounding, at the
+    # end, where the stream is bfloat16.
     update = update.astype(jnp.float32)
     update = update if gate is None else gate * update
     return (x.astype(jnp.float32) + update).astype(x.dtype)

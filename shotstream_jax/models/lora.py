@@ -5,8 +5,8 @@ kernel; layers stay stacked:
 
     kernel [layer, inputs, outputs]    ->    a [layer, inputs, rank], b [layer, rank, outputs]
 
-Nothing is wrapped: the adapted network is the network on `merge(params, lora, scale)`.
-Differentiate through the merge in the adapters alone and the base stays as it is.
+No module is wrapped: the adapted network is the network with `merge(params, lora, scale)`. To
+train adapters, differentiate through the merge with respect to them alone.
 
 Source: Hu et al. 2021, equation 3; the defaults are those of the public ShotStream adapter.
 """
@@ -19,10 +19,10 @@ import jax.numpy as jnp
 
 from shotstream_jax.typing import Array, Float, Key, Params
 
-Target = tuple[str, str]
+LoRATarget = tuple[str, str]
 """Sublayer and linear layer within it."""
 
-ALL_LINEARS: tuple[Target, ...] = (
+ALL_LINEARS: tuple[LoRATarget, ...] = (
     *(("self_attention", linear) for linear in "qkvo"),
     *(("cross_attention", linear) for linear in "qkvo"),
     ("ffn", "up"),
@@ -32,14 +32,14 @@ ALL_LINEARS: tuple[Target, ...] = (
 
 
 def init_lora(
-    key: Key[Array, ""], params: Params, rank: int, targets: Sequence[Target] = ALL_LINEARS
+    key: Key[Array, ""], params: Params, rank: int, targets: Sequence[LoRATarget] = ALL_LINEARS
 ) -> Params:
-    """Draw float32 adapters that change nothing yet: `a` uniform within inputs^-1/2, `b` 0.
+    """Draw float32 adapters with a product of zero: `a` uniform within inputs^-1/2, `b` zero.
 
     A target's draw does not depend on which others are adapted.
 
     Raises:
-      ValueError: a rank that a kernel cannot have, or a target that the network has not.
+      ValueError: a rank outside [1, min(inputs, outputs)], or a target missing in the network.
     """
     blocks: dict[str, Any] = {}
     for target in targets:
@@ -49,7 +49,9 @@ def init_lora(
                 f"Rank {rank} for {_name(target)}, a kernel of {inputs} x {outputs}; "
                 f"choose 1 to {min(inputs, outputs)}."
             )
+        # Keyed by the target, not by its place in `targets`: adding one leaves the others' draws.
         own_key = jax.random.fold_in(key, ALL_LINEARS.index(target))
+        # The bound of PEFT's default, Kaiming-uniform with a = sqrt(5).
         bound = inputs**-0.5
         blocks.setdefault(target[0], {})[target[1]] = {
             "a": jax.random.uniform(own_key, (layers, inputs, rank), minval=-bound, maxval=bound),
@@ -61,10 +63,10 @@ def init_lora(
 def merge(params: Params, lora: Params, scale: float) -> Params:
     """Parameters with `scale * a @ b` added to every adapted kernel, computed in float32.
 
-    `scale` is alpha / rank. Whatever is not adapted is the same array as before.
+    `scale` is alpha / rank. Arrays without an adapter are passed on, not copied.
 
     Raises:
-      ValueError: adapters of a target that the network has not, or of another size.
+      ValueError: adapters of a target missing in the network, or of another size.
     """
     blocks = dict(params["blocks"])
     for sublayer, linears in lora["blocks"].items():
@@ -77,7 +79,7 @@ def merge(params: Params, lora: Params, scale: float) -> Params:
 
 
 def _add_product(
-    kernel: Float[Array, "layer inputs outputs"], factors: Params, scale: float, target: Target
+    kernel: Float[Array, "layer inputs outputs"], factors: Params, scale: float, target: LoRATarget
 ) -> Float[Array, "layer inputs outputs"]:
     a, b = factors["a"], factors["b"]
     layers, inputs, outputs = kernel.shape
@@ -88,12 +90,12 @@ def _add_product(
             f"{kernel.shape}; take both from networks of one size."
         )
     wide = [x.astype(jnp.float32) for x in (a, b)]
-    # Once a step and small, so worth its full precision where matrix units would round it.
+    # Small and once a step, so full precision is cheap; a TPU's default would round to bfloat16.
     change = jnp.einsum("lir,lro->lio", *wide, precision=jax.lax.Precision.HIGHEST)
     return (kernel.astype(jnp.float32) + scale * change).astype(kernel.dtype)
 
 
-def _kernel(params: Params, target: Target) -> Float[Array, "layer inputs outputs"]:
+def _kernel(params: Params, target: LoRATarget) -> Float[Array, "layer inputs outputs"]:
     sublayer, linear = target
     try:
         return params["blocks"][sublayer][linear]["kernel"]
@@ -104,5 +106,5 @@ def _kernel(params: Params, target: Target) -> Float[Array, "layer inputs output
         ) from None
 
 
-def _name(target: Target) -> str:
+def _name(target: LoRATarget) -> str:
     return ".".join(target)

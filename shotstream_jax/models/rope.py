@@ -22,7 +22,10 @@ from shotstream_jax.pytree import pytree
 from shotstream_jax.typing import Array, Float, Int
 
 MAX_POSITION = 1024
-"""Positions along any axis; a shot (with its context) may not be longer than this in frames."""
+"""Positions along any axis, as tabulated by Wan2.1; no shot with its context has more frames."""
+
+# The base of the RoPE paper, which Wan2.1 keeps for all three axes.
+_BASE = 10000.0
 
 
 @pytree
@@ -33,7 +36,7 @@ class Positions:
       frame: latent frame; context frames come first, a shot's own frames after them.
       row: patch row.
       col: patch column.
-      shot: shot number, told to the rotation only (captions are routed by their own index).
+      shot: shot number for the rotation alone (captions are routed by an index of their own).
     """
 
     frame: Int[Array, "batch token"]
@@ -69,15 +72,18 @@ def grid_positions(
 
 
 def rotation(positions: Positions, head_dim: int, shot_phase: float) -> Rotation:
-    """Look the angles of some tokens up. Positions must lie in [0, MAX_POSITION).
+    """Rotation of tokens from the tables. Positions must lie in [0, MAX_POSITION).
 
-    `shot_phase` is what one shot adds to every temporal angle, in radians.
+    `shot_phase` is added to every temporal angle for each shot number, in radians.
     """
     time, row, col = axis_pairs(head_dim)
     time_cos, time_sin = _lookup(positions.frame, time)
+    # The paper's jump between shots: one constant for all temporal frequencies, so frames of
+    # different shots are told apart at every scale, and frames of one shot keep their distances.
     phase = jnp.float32(shot_phase) * positions.shot[..., None]
     cos, sin = jnp.cos(phase), jnp.sin(phase)
-    # cos(a + b) and sin(a + b), so that the table stays float64-exact under any shot.
+    # cos(a + b) and sin(a + b): the tabulated angle stays exact to float32's last bit, where a
+    # float32 sum of angles in the hundreds would lose it.
     time_cos, time_sin = time_cos * cos - time_sin * sin, time_sin * cos + time_cos * sin
     row_cos, row_sin = _lookup(positions.row, row)
     col_cos, col_sin = _lookup(positions.col, col)
@@ -88,12 +94,14 @@ def rotation(positions: Positions, head_dim: int, shot_phase: float) -> Rotation
 
 
 def rotate(
-    x: Float[Array, "batch token head head_dim"], angles: Rotation
+    x: Float[Array, "batch token head head_dim"], rope: Rotation
 ) -> Float[Array, "batch token head head_dim"]:
-    """Turn channel pairs (2j, 2j + 1) by their angles, in float32."""
+    """Rotate channel pairs (2j, 2j + 1) by their angles, in float32."""
+    # Neighbours form a pair (the weights are Wan2.1's complex numbers), not the two halves of a
+    # head as in LLaMA. bfloat16 products would blur the high frequencies.
     pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
     even, odd = pairs[..., 0], pairs[..., 1]
-    cos, sin = angles.cos[:, :, None, :], angles.sin[:, :, None, :]
+    cos, sin = rope.cos[:, :, None, :], rope.sin[:, :, None, :]
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
     return turned.reshape(x.shape).astype(x.dtype)
 
@@ -108,28 +116,30 @@ def rotate_keys_in_time(
     time, row, col = axis_pairs(head_dim)
     # In float64 on the host, as the tables are; rows and columns stay where they are.
     angle = np.append(frames * _frequencies(time), np.zeros(row + col))
-    angles = Rotation(
+    turn = Rotation(
         cos=jnp.asarray(np.cos(angle), jnp.float32)[None, None],
         sin=jnp.asarray(np.sin(angle), jnp.float32)[None, None],
     )
-    return jax.vmap(rotate, in_axes=(0, None))(keys, angles)
+    return jax.vmap(rotate, in_axes=(0, None))(keys, turn)
 
 
 def axis_pairs(head_dim: int) -> tuple[int, int, int]:
-    """Channel pairs of a head given to time, rows and columns (22, 21 and 21 of 64)."""
+    """Channel pairs of a head for time, rows and columns (22, 21 and 21 of 64)."""
     pairs = head_dim // 2
+    # Wan2.1's split: a third each for rows and columns, and the remainder goes to time.
     side = pairs // 3
     return pairs - 2 * side, side, side
 
 
 def _frequencies(pairs: int) -> Float[np.ndarray, " pair"]:
     """Radians a position on an axis of `pairs` channel pairs, from 1 down to nearly 1 / 10000."""
-    return 10000.0 ** (-np.arange(pairs) / pairs)
+    return _BASE ** (-np.arange(pairs) / pairs)
 
 
 @functools.cache
 def _table(pairs: int) -> tuple[Float[np.ndarray, "position pair"], ...]:
     """Float32 cosines and sines of every position on an axis of `pairs` channel pairs."""
+    # Angles reach 1023 radians, of which float32 would keep about four decimals: float64 here.
     angle = np.arange(MAX_POSITION)[:, None] * _frequencies(pairs)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 

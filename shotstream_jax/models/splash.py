@@ -1,4 +1,4 @@
-"""Flash attention on TPU: the Pallas kernel that JAX ships, told which keys are seen.
+"""Flash attention on TPU: the Pallas kernel that JAX ships, over a prefix of the keys.
 
 Source: jax.experimental.pallas.ops.tpu.splash_attention.
 """
@@ -17,30 +17,33 @@ from shotstream_jax.typing import Array, Float, Index
 Queries = Float[Array, "batch query head head_dim"]
 Keys = Float[Array, "batch key head head_dim"]
 
-_BLOCK_KEYS = 512
-"""Keys in one tile."""
+# A tile is in whole rows of 128 lanes. With these limits its float32 logits take at most 2 MB of
+# VMEM, which leaves room for queries, keys and values of the next tile, forward and backward.
+_LANES, _BLOCK_KEYS, _MAX_BLOCK_QUERIES = 128, 512, 1024
 
 
 def splash(q: Queries, k: Keys, v: Keys, which: Index, counts: tuple[int, ...]) -> Queries:
-    """Softmax attention over the first keys, as many as the chosen one of `counts`.
+    """Softmax attention over the first `counts[which]` keys.
 
-    One kernel a count, which skips the blocks beyond it; one of them runs.
+    One kernel a count, which skips the blocks that are masked whole; one of them runs.
     """
     queries, block_queries = q.shape[1], _query_block(q.shape[1])
+    # The kernel does not scale logits. Queries are scaled in float32, rounded once.
     scaled = (q.astype(jnp.float32) * q.shape[-1] ** -0.5).astype(q.dtype)
     padded = _pad(scaled, block_queries), _pad(k, _BLOCK_KEYS), _pad(v, _BLOCK_KEYS)
-    # The compiler does not see through the choice how kernels want their input; if it is not told,
-    # it lays out the whole cache anew.
+    # Through the `switch` the compiler does not see which layout the kernels want; without the
+    # constraint it copies the whole cache into another one.
     heads_first = [_row_major(x.swapaxes(1, 2)) for x in padded]
     sizes = padded[0].shape[1], padded[1].shape[1]
-    kernels = [_kernel(_SeenKeys(*sizes, count), q.shape[2], block_queries) for count in counts]
+    kernels = [_kernel(_PrefixMask(*sizes, count), q.shape[2], block_queries) for count in counts]
     mixed = jax.lax.switch(which, [jax.vmap(kernel) for kernel in kernels], *heads_first)
     return mixed.swapaxes(1, 2)[:, :queries]
 
 
 def _query_block(queries: int) -> int:
-    """The tile of queries (a multiple of 128, up to 1024) that pads least."""
-    return min(range(1024, 0, -128), key=lambda block: -(-queries // block) * block)
+    """The tile of queries (a multiple of 128, up to 1024) that pads least; the larger of equals."""
+    sizes = range(_MAX_BLOCK_QUERIES, 0, -_LANES)
+    return min(sizes, key=lambda block: -(-queries // block) * block)
 
 
 def _pad(x: Keys, multiple: int) -> Float[Array, "batch padded head head_dim"]:
@@ -51,10 +54,10 @@ def _row_major(x: Array) -> Array:
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
-class _SeenKeys(splash_attention.Mask):
+class _PrefixMask(splash_attention.Mask):
     """Every query sees the first `count` keys.
 
-    As an array (`NumpyMask`), the mask of a full cache would take 200 MB of the host a count.
+    As an array (`NumpyMask`), the mask of a full cache would take 200 MB of host memory a count.
     """
 
     def __init__(self, queries: int, keys: int, count: int):
@@ -69,14 +72,14 @@ class _SeenKeys(splash_attention.Mask):
         return np.broadcast_to(keys < self.sizes[2], (queries.size, keys.size))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _SeenKeys) and self.sizes == other.sizes
+        return isinstance(other, _PrefixMask) and self.sizes == other.sizes
 
     def __hash__(self) -> int:
         return hash(self.sizes)
 
 
 def _kernel(
-    seen: _SeenKeys, heads: int, block_queries: int
+    mask: _PrefixMask, heads: int, block_queries: int
 ) -> Callable[..., Float[Array, "head query head_dim"]]:
     blocks = splash_attention.BlockSizes(
         block_q=block_queries,
@@ -89,7 +92,7 @@ def _kernel(
         block_kv_dq=_BLOCK_KEYS,
     )
     kernel: Any = splash_attention.make_splash_mha(
-        splash_attention.MultiHeadMask([seen] * heads),
+        splash_attention.MultiHeadMask([mask] * heads),
         block_sizes=blocks,
         head_shards=1,
         q_seq_shards=1,

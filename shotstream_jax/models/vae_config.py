@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+# Per-channel statistics that the public Wan2.1 code normalises its latents with (WanVAE.__init__).
 _WAN_MEAN = (
     *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
     *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
@@ -17,8 +18,8 @@ _WAN_STD = (
 class VAEConfig:
     """A causal video autoencoder of the Wan family. Defaults are the Wan2.1 VAE.
 
-    One stage a multiplier; between stages the picture halves (encoder) or doubles (decoder), and
-    time with it where `temporal_downsample` says so.
+    One stage a multiplier; between stages height and width halve (encoder) or double (decoder),
+    and so does time where `temporal_downsample` is true.
 
     Attributes:
       base_channels: width of the first stage of the encoder and the last of the decoder.
@@ -26,7 +27,7 @@ class VAEConfig:
       multipliers: width of each stage of the encoder, in units of `base_channels`.
       residual_blocks: residual blocks of an encoder stage; a decoder stage has one more.
       temporal_downsample: whether time halves too, one flag for each change of stage.
-      patch_size: pixels along one side that the network takes as one position (2 in Wan2.2's).
+      patch_size: pixels along one side of a position of the network's input (2 in Wan2.2's).
       latent_mean: mean of each latent channel over the training set of the weights.
       latent_std: standard deviation of each latent channel, likewise.
     """
@@ -62,6 +63,7 @@ class VAEConfig:
                 f"stage, but temporal_downsample has {len(self.temporal_downsample)} flags; "
                 "give one flag for each change."
             )
+        # Every change of stage in the decoder halves the channels while it doubles the picture.
         for multiplier in self.multipliers[1:]:
             if multiplier * self.base_channels % 2:
                 raise ValueError(
@@ -86,16 +88,16 @@ class VAEConfig:
 
     @property
     def patch_channels(self) -> int:
-        """Colours of all pixels that the network takes as one position."""
+        """Channels of the network's input: the colours of one patch of pixels."""
         return 3 * self.patch_size**2
 
     @property
     def temporal_stride(self) -> int:
-        """Video frames that each latent frame after the first stands for."""
+        """Video frames per latent frame, after the first."""
         return 2 ** sum(self.temporal_downsample)
 
     def video_frames(self, latent_frames: int) -> int:
-        """Video frames that `latent_frames` decode to: one, and a stride for each further one.
+        """Video frames that `latent_frames` decode to: one, and a stride for each later one.
 
         Raises:
           ValueError: fewer than one frame.
@@ -110,8 +112,10 @@ class VAEConfig:
         Raises:
           ValueError: a number of frames that is not one and a whole number of strides.
         """
+        # The first frame stands alone, so that one image is one latent frame.
         further, rest = divmod(video_frames - 1, self.temporal_stride)
         if video_frames < 1 or rest:
+            # Refused, not cut: which frames to drop is for the caller to decide.
             nearest = self.video_frames(max(further, 0) + 1)
             raise ValueError(
                 f"{video_frames} video frames are not 1 and a multiple of {self.temporal_stride}; "

@@ -12,14 +12,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.models.vae_conv import Frames, Lowering, stack_taps
 from shotstream_jax.models.vae_layers import (
     CausalConv,
-    Exit,
-    Middle,
+    ConvImpl,
+    FeatureMaps,
+    MidBlock,
+    OutputHead,
     ResidualBlock,
     TimeConv,
     patchify,
+    stack_taps,
 )
 from shotstream_jax.typing import Array, Float, Pixels
 
@@ -29,52 +31,54 @@ class Encoder(nn.Module):
 
     config: VAEConfig
     dtype: DTypeLike
-    lowering: Lowering
+    conv_impl: ConvImpl
 
     @nn.compact
     def __call__(self, pixels: Pixels) -> Float[Array, "batch frame row col moment"]:
         """Encode a whole clip."""
         config = self.config
+        # The last stage does not downsample.
         halvings = (*config.temporal_downsample, None)
         x = patchify(pixels, config.patch_size)
-        x, _ = CausalConv(config.base_channels, self.dtype, self.lowering, name="conv_in")(x)
+        x, _ = CausalConv(config.base_channels, self.dtype, self.conv_impl, name="conv_in")(x)
         for index, features in enumerate(config.stage_channels):
             x = EncoderStage(
                 features=features,
                 blocks=config.residual_blocks,
                 halves_time=halvings[index],
                 dtype=self.dtype,
-                lowering=self.lowering,
+                conv_impl=self.conv_impl,
                 name=f"stage_{index}",
             )(x)
-        x, _ = Middle(self.dtype, self.lowering, name="middle")(x)
+        x, _ = MidBlock(self.dtype, self.conv_impl, name="middle")(x)
         moments = 2 * config.latent_channels
-        x, _ = Exit(moments, self.dtype, self.lowering, name="exit")(x)
+        x, _ = OutputHead(moments, self.dtype, self.conv_impl, name="exit")(x)
+        # A 1x1 convolution that the public code keeps outside its encoder, applied to every frame.
         return nn.Dense(moments, dtype=self.dtype, name="to_moments")(x)
 
 
 class EncoderStage(nn.Module):
-    """Residual blocks at one resolution, then the way down to the next.
+    """Residual blocks at one resolution, then downsampling to the next.
 
     Attributes:
       features: width of the stage.
       blocks: residual blocks.
-      halves_time: whether the way down halves the frames too; `None` at the last stage.
+      halves_time: whether downsampling halves the frames too; `None` at the last stage.
       dtype: compute dtype.
-      lowering: of 3-D convolutions.
+      conv_impl: implementation of 3-D convolutions.
     """
 
     features: int
     blocks: int
     halves_time: bool | None
     dtype: DTypeLike
-    lowering: Lowering
+    conv_impl: ConvImpl
 
     @nn.compact
-    def __call__(self, x: Frames) -> Float[Array, "batch fewer low_row low_col out"]:
+    def __call__(self, x: FeatureMaps) -> Float[Array, "batch fewer low_row low_col out"]:
         """Apply."""
         for index in range(self.blocks):
-            block = ResidualBlock(self.features, self.dtype, self.lowering, name=f"block_{index}")
+            block = ResidualBlock(self.features, self.dtype, self.conv_impl, name=f"block_{index}")
             x, _ = block(x)
         if self.halves_time is None:
             return x
@@ -88,13 +92,15 @@ class Downsample(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: Frames) -> Float[Array, "batch fewer half_row half_col chan"]:
+    def __call__(self, x: FeatureMaps) -> Float[Array, "batch fewer half_row half_col chan"]:
         """Apply."""
         channels = x.shape[-1]
-        # Torch would pad all four sides; the public weights know zeros below and right only.
+        # The public weights were trained with zeros below and right only, not on all four sides.
         beyond = ((0, 1), (0, 1))
         x = nn.Conv(channels, (3, 3), 2, padding=beyond, dtype=self.dtype, name="conv")(x)
         if not self.halves_time:
             return x
+        # The first frame never meets the temporal weights, so one image is a clip of one frame;
+        # windows of three frames, two apart, halve the rest.
         pairs = TimeConv(channels, self.dtype, name="time_conv")(stack_taps(x, stride=2))
         return jnp.concatenate([x[:, :1], pairs], axis=1)

@@ -170,7 +170,7 @@ def predict_velocity(
     numbers = jnp.broadcast_to(jnp.arange(slots + frames), shots.shape)
     if text_keys is None:
         text_keys = encode_captions(params, config, conditioning.text, compute)
-    proposal = apply_dense(
+    output = apply_dense(
         params,
         config,
         jnp.concatenate([conditioning.context.astype(x_t.dtype), x_t], axis=1),
@@ -181,4 +181,4 @@ def predict_velocity(
         levels=levels,
         compute=compute,
     )
-    return proposal.velocity[:, slots:]
+    return output.velocity[:, slots:]

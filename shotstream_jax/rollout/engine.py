@@ -329,9 +329,9 @@ class Engine:
         for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
             arguments = networks.vae, networks.config.vae, networks.decode_dtype, frame
             if decoder is None:
-                shown, decoder = self.run("decode", programs.decode_first, *arguments)
+                shown, decoder = self.run("decode", programs.decode_start, *arguments)
             else:
-                shown, decoder = self.run("decode", programs.decode_next, *arguments, decoder)
+                shown, decoder = self.run("decode", programs.decode_continued, *arguments, decoder)
             pixels.append(shown)
         return decoder, tuple(pixels)
 
@@ -398,7 +398,7 @@ class Engine:
 
     def _blank_cache(self, caption: str) -> ShotCache:
         networks = self.networks
-        return programs.init_cache(
+        return programs.new_cache(
             networks.config.dit,
             networks.config.rollout.window,
             self._text_keys(caption),
@@ -414,7 +414,7 @@ class Engine:
         if keys is None:
             text = self.run("text", self.networks.encode_text, [caption])[None]
             inputs = *self._dit, text
-            keys = self.run("caption keys", programs.encode_captions, *inputs, **self._how)
+            keys = self.run("caption keys", programs.project_captions, *inputs, **self._how)
         self._text[caption] = keys
         while len(self._text) > _CAPTIONS_HELD:
             del self._text[next(iter(self._text))]

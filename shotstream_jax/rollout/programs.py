@@ -14,15 +14,16 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from shotstream_jax.models import cache as caches
-from shotstream_jax.models import dit, vae, vae_stream
+from shotstream_jax.models import dit, vae
 from shotstream_jax.models.cache import ShotCache, TextKeys, Window
 from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.pixels import pixels_to_frames
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.models.vae_conv import Lowering
 from shotstream_jax.models.vae_decoder import DecoderCache
+from shotstream_jax.models.vae_layers import ConvImpl
 from shotstream_jax.rollout import approximate, chunk, merged, positions, shot
 from shotstream_jax.sharding import cache_shardings
-from shotstream_jax.typing import Array, Float, Latents, Params, Pixels
+from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, UInt8
 
 Part = Literal[
     "text",
@@ -53,8 +54,8 @@ def no_profile(part: Part, program: Callable[..., Any], *inputs: Any, **settings
 _network = functools.partial(jax.jit, static_argnames=("config", "compute"))
 _steps = functools.partial(jax.jit, static_argnames=("config", "rollout", "compute"))
 
-encode_captions = _network(dit.encode_captions)
-encode_image = jax.jit(vae.encode_images, static_argnames=("config", "lowering"))
+project_captions = _network(dit.encode_captions)
+encode_image = jax.jit(vae.encode_images, static_argnames=("config", "conv_impl"))
 prepare = _network(chunk.prepare_shot, donate_argnames="cache")
 commit = _network(chunk.commit_chunk, donate_argnames="cache")
 denoise = _steps(chunk.denoise_chunk)
@@ -66,7 +67,7 @@ turn_back = jax.jit(positions.turn_back, static_argnames="config", donate_argnam
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))
-def init_cache(
+def new_cache(
     config: DiTConfig,
     window: Window,
     text: TextKeys,
@@ -82,39 +83,39 @@ def init_cache(
     return jax.lax.with_sharding_constraint(cache, cache_shardings(cache, mesh))
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames="lowering")
-def decode_first(
+@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames="conv_impl")
+def decode_start(
     params: Params,
     config: VAEConfig,
     dtype: Any,
     latents: Latents,
     *,
-    lowering: Lowering | None = None,
+    conv_impl: ConvImpl | None = None,
 ) -> tuple[Pixels, DecoderCache]:
     """The first latent frame after a cut."""
-    # Without a lowering it is the one for this machine; plans for other chips name theirs.
-    pixels, past = vae_stream.decode_first(params, config, latents, dtype=dtype, lowering=lowering)
+    # By default it is this machine's implementation; plans for other chips name theirs.
+    pixels, past = vae.decode_first(params, config, latents, dtype=dtype, conv_impl=conv_impl)
     return jnp.clip(pixels, -1, 1), past
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames="lowering", donate_argnums=4)
-def decode_next(
+@functools.partial(jax.jit, static_argnums=(1, 2), static_argnames="conv_impl", donate_argnums=4)
+def decode_continued(
     params: Params,
     config: VAEConfig,
     dtype: Any,
     latents: Latents,
     past: DecoderCache,
     *,
-    lowering: Lowering | None = None,
+    conv_impl: ConvImpl | None = None,
 ) -> tuple[Pixels, DecoderCache]:
     """Any other latent frame."""
-    pixels, past = vae_stream.decode_next(
-        params, config, past, latents, dtype=dtype, lowering=lowering
-    )
+    pixels, past = vae.decode_next(params, config, past, latents, dtype=dtype, conv_impl=conv_impl)
     return jnp.clip(pixels, -1, 1), past
 
 
 @jax.jit
-def to_video(pixels: Float[Array, "*axes"]) -> Array:
-    """[-1, 1] to 8-bit, rounded to nearest (the reference truncates)."""
-    return jnp.round((jnp.clip(pixels, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+def to_video(
+    pixels: Float[Array, "*axes height width 3"],
+) -> UInt8[Array, "*axes height width 3"]:
+    """Pixels of video frames as 8-bit colours."""
+    return pixels_to_frames(pixels)

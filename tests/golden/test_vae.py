@@ -9,17 +9,17 @@ import pytest
 from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
-from shotstream_jax.models import vae, vae_stream
+from shotstream_jax.models import vae
 from shotstream_jax.models.vae_config import VAEConfig
 
-STATIC = ("config", "dtype", "lowering")
+STATIC = ("config", "dtype", "conv_impl")
 encode = jax.jit(vae.encode, static_argnames=STATIC)
 encode_images = jax.jit(vae.encode_images, static_argnames=STATIC)
 decode = jax.jit(vae.decode, static_argnames=STATIC)
-decode_first = jax.jit(vae_stream.decode_first, static_argnames=STATIC)
-decode_next = jax.jit(vae_stream.decode_next, static_argnames=STATIC)
+decode_first = jax.jit(vae.decode_first, static_argnames=STATIC)
+decode_next = jax.jit(vae.decode_next, static_argnames=STATIC)
 
-LOWERINGS = pytest.mark.parametrize("lowering", ["stacked", "conv3d"])
+CONV_IMPLS = pytest.mark.parametrize("conv_impl", ["stacked", "conv3d"])
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +76,12 @@ def test_decode(params, config, recorded, agree):
         agree(decode(params, config, call["z"]), call["x"])
 
 
-@LOWERINGS
-def test_lowerings(params, config, recorded, agree, lowering):
+@CONV_IMPLS
+def test_conv_impls(params, config, recorded, agree, conv_impl):
     longest = calls_of(recorded, "enc")[-1]
-    agree(encode(params, config, longest["x"], lowering=lowering), longest["z"])
+    agree(encode(params, config, longest["x"], conv_impl=conv_impl), longest["z"])
     longest = calls_of(recorded, "dec")[-1]
-    agree(decode(params, config, longest["z"], lowering=lowering), longest["x"])
+    agree(decode(params, config, longest["z"], conv_impl=conv_impl), longest["x"])
 
 
 def test_decode_as_a_stream(params, config, recorded, agree):

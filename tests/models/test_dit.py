@@ -131,6 +131,28 @@ def test_key_passes_propose_what_full_passes_propose(example):
     np.testing.assert_array_equal(kv.value, full.kv.value)
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+def test_key_passes_stop_at_the_keys_of_the_last_layer(example, layers):
+    """Nothing of the last layer beyond its keys is computed; no branch is chosen at run time."""
+
+    def lowered(ffn_dim):
+        config = dataclasses.replace(example.config, layers=layers, ffn_dim=ffn_dim)
+        params = jax.eval_shape(lambda key: dit.init_dit(key, config), jax.random.key(0))
+        text = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((layers, *x.shape[1:]), x.dtype), example.text
+        )
+        call = (example.latents, example.timesteps, example.rope(np.arange(9)), text)
+        return keys_dense.lower(params, config, *call, caption_index=example.shots)
+
+    def flops(ffn_dim):
+        return lowered(ffn_dim).compile().cost_analysis()["flops"]
+
+    assert "stablehlo.case" not in lowered(48).as_text()
+    # Two products of 54 tokens; the compiler counts the body of a loop once, however often it runs.
+    feed_forward = 2 * 2 * 54 * example.config.dim * 48
+    assert flops(96) - flops(48) == pytest.approx(feed_forward * (layers > 1), rel=0.1)
+
+
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_remat_changes_no_gradient(example, remat):
     def loss(params, remat):

@@ -10,9 +10,7 @@ import pytest
 
 from shotstream_jax.models import vae
 from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
-from shotstream_jax.models.vae_conv import causal_conv, default_lowering
 from shotstream_jax.models.vae_decoder import Upsample
-from shotstream_jax.models.vae_layers import ChannelNorm
 
 SIZES = {"latent_channels": 3, "latent_mean": (0.5, -1.0, 0.2), "latent_std": (2.0, 0.7, 1.3)}
 FOUR_STAGES = VAEConfig(base_channels=4, residual_blocks=1, **SIZES)
@@ -29,7 +27,7 @@ TWO_STAGES = VAEConfig(
 MINIATURES = pytest.mark.parametrize("config", [FOUR_STAGES, THREE_STAGES], ids=["four", "three"])
 HEIGHT, WIDTH = 16, 24
 
-STATIC = ("config", "dtype", "lowering")
+STATIC = ("config", "dtype", "conv_impl")
 encode = jax.jit(vae.encode, static_argnames=STATIC)
 encode_moments = jax.jit(vae.encode_moments, static_argnames=STATIC)
 encode_images = jax.jit(vae.encode_images, static_argnames=STATIC)
@@ -166,14 +164,14 @@ def test_an_image_meets_only_the_last_tap_of_any_kernel():
         assert np.any(kernel[-1]) == ("time_conv" not in name), name
 
 
-def test_lowerings_agree_with_their_gradients():
+def test_conv_impls_agree_with_their_gradients():
     config = TWO_STAGES
     pixels = random_pixels(config.video_frames(3))
     weight = np.random.default_rng(4).standard_normal(pixels.shape).astype(np.float32)
 
-    def there_and_back(params, lowering):
-        mean, log_variance = vae.encode_moments(params, config, pixels, lowering=lowering)
-        again = vae.decode(params, config, mean + jnp.exp(log_variance / 2), lowering=lowering)
+    def there_and_back(params, conv_impl):
+        mean, log_variance = vae.encode_moments(params, config, pixels, conv_impl=conv_impl)
+        again = vae.decode(params, config, mean + jnp.exp(log_variance / 2), conv_impl=conv_impl)
         return jnp.sum(again * weight)
 
     run = jax.jit(jax.value_and_grad(there_and_back), static_argnums=1)
@@ -187,28 +185,6 @@ def test_lowerings_agree_with_their_gradients():
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5 * largest)
 
 
-@pytest.mark.parametrize("lowering", ["stacked", "conv3d"])
-@pytest.mark.parametrize("past_frames", [0, 2])
-def test_convolution_is_the_sum_over_its_taps(lowering, past_frames):
-    rng = np.random.default_rng(5)
-    x, kernel = rng.standard_normal((1, 3, 1, 1, 2)), rng.standard_normal((3, 3, 3, 2, 4))
-    past = rng.standard_normal((1, past_frames, 1, 1, 2))
-    padded = np.concatenate([np.zeros((1, 2 - past_frames, 1, 1, 2)), past, x], axis=1)[0, :, 0, 0]
-    # A picture of one pixel meets the centre of the kernel only.
-    expected = [
-        sum(padded[frame + tap] @ kernel[tap, 1, 1] for tap in range(3)) for frame in range(3)
-    ]
-    x, kernel, past = (jnp.asarray(value, jnp.float32) for value in (x, kernel, past))
-    actual = causal_conv(x, past if past_frames else None, kernel, lowering=lowering)
-    np.testing.assert_allclose(actual[0, :, 0, 0], np.stack(expected), rtol=1e-5)
-
-
-def test_a_cpu_stacks_taps_and_accelerators_convolve_in_three_dimensions():
-    assert default_lowering("cpu") == "stacked"
-    assert {default_lowering(platform) for platform in ("gpu", "tpu")} == {"conv3d"}
-    assert default_lowering() == default_lowering(jax.default_backend())
-
-
 def test_latents_are_normalised_means():
     params, pixels = random_params(TWO_STAGES), random_pixels(5)
     mean, log_variance = encode_moments(params, TWO_STAGES, pixels)
@@ -216,8 +192,10 @@ def test_latents_are_normalised_means():
     assert np.any(mean != log_variance)
     expected = (np.asarray(mean) - SIZES["latent_mean"]) / SIZES["latent_std"]
     assert_close(encode(params, TWO_STAGES, pixels), expected, 1e-5)
-    latents = vae.normalise(TWO_STAGES, mean)
-    np.testing.assert_allclose(vae.denormalise(TWO_STAGES, latents), mean, rtol=1e-5, atol=1e-6)
+    latents = vae.normalise_latents(TWO_STAGES, mean)
+    np.testing.assert_allclose(
+        vae.denormalise_latents(TWO_STAGES, latents), mean, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_half_precision_computes_nearly_the_same_and_returns_float32():
@@ -236,20 +214,12 @@ def test_parameters_kept_in_half_precision_still_compute_in_float32():
     assert_close(decode(kept, TWO_STAGES, latents), expected, 1e-5)
 
 
-def test_norm_scales_channels_to_unit_mean_square():
-    x = jnp.asarray([[[[[3.0, -4.0, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]]])
-    norm = ChannelNorm(jnp.float32)
-    params = {"params": {"scale": jnp.asarray([1.0, 2.0, 3.0, 4.0])}}
-    expected = [[[[[1.2, -3.2, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]]]
-    np.testing.assert_allclose(norm.apply(params, x), expected, rtol=1e-6)
-
-
 def test_gradient_reaches_every_parameter_and_is_finite_even_for_a_blank_clip():
     @jax.jit
     @functools.partial(jax.grad, argnums=(0, 1))
     def gradient(params, pixels):
         mean, log_variance = vae.encode_moments(params, TWO_STAGES, pixels)
-        latents = vae.normalise(TWO_STAGES, mean + jnp.exp(log_variance / 2))
+        latents = vae.normalise_latents(TWO_STAGES, mean + jnp.exp(log_variance / 2))
         return jnp.mean(jnp.abs(vae.decode(params, TWO_STAGES, latents) - 1))
 
     for leaf in jax.tree.leaves(gradient(random_params(TWO_STAGES), random_pixels(5))):

@@ -20,7 +20,7 @@ from shotstream_jax.models.compute import AttentionBackend, Compute
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.perf.bench.kernels import (
-    LOWERINGS,
+    CONV_IMPLS,
     PLATFORMS,
     attempt,
     attend_jitted,
@@ -91,14 +91,18 @@ def _checks(shape: FilmShape, key: Any) -> Iterator[Comparison]:
             prefix = Prefix(which=jnp.int32(which), counts=counts)
             compare = functools.partial(_attention, inputs, keys, prefix, backend)
             yield f"attention {backend} bfloat16, {keys} keys", KERNEL_TOLERANCE, compare
-    for lowering in LOWERINGS:
-        decode = functools.partial(_decoding, shape, key, lowering)
+    for conv_impl in CONV_IMPLS:
+        decode = functools.partial(_decoding, shape, key, conv_impl)
         yield (
-            f"decode {lowering} float32",
+            f"decode {conv_impl} float32",
             FLOAT32_TOLERANCE,
             functools.partial(decode, jnp.float32),
         )
-        yield f"decode {lowering} bfloat16", BF16_TOLERANCE, functools.partial(decode, jnp.bfloat16)
+        yield (
+            f"decode {conv_impl} bfloat16",
+            BF16_TOLERANCE,
+            functools.partial(decode, jnp.bfloat16),
+        )
     for backend in backends:
         for merged in (False, True):
             fast = Compute(dtype=jnp.bfloat16, attention=backend)
@@ -118,24 +122,24 @@ def _attention(
         return found, jax.jit(attend)(q, k, v)
 
 
-def _decoding(shape: FilmShape, key: Any, lowering: Any, dtype: Any) -> tuple[Array, Array]:
+def _decoding(shape: FilmShape, key: Any, conv_impl: Any, dtype: Any) -> tuple[Array, Array]:
     """The first two latent frames of a clip, streamed."""
     params = _rounded(jax.jit(init_vae, static_argnums=1)(key, shape.config.vae))
     array_shape = (1, 2, *shape.grid, shape.config.vae.latent_channels)
     latents = _rounded(jax.random.normal(key, array_shape))
 
-    def decode(lowering: Any, dtype: Any) -> Array:
+    def decode(conv_impl: Any, dtype: Any) -> Array:
         how = params, shape.config.vae, dtype
-        one, past = programs.decode_first(*how, latents[:, :1], lowering=lowering)
-        two, _ = programs.decode_next(*how, latents[:, 1:], past, lowering=lowering)
+        one, past = programs.decode_start(*how, latents[:, :1], conv_impl=conv_impl)
+        two, _ = programs.decode_continued(*how, latents[:, 1:], past, conv_impl=conv_impl)
         return jnp.concatenate([one, two], axis=1)
 
-    # A GPU cuts float32 products to fewer bits by default; the lowerings are compared without.
+    # A GPU cuts float32 products to fewer bits by default; implementations are compared without.
     with jax.default_matmul_precision("highest"):
         reference = decode("conv3d", jnp.float32)
         if dtype == jnp.float32:
-            return decode(lowering, dtype), reference
-    return decode(lowering, dtype), reference
+            return decode(conv_impl, dtype), reference
+    return decode(conv_impl, dtype), reference
 
 
 def _transformer(shape: FilmShape, key: Any, fast: Compute, *, merged: bool) -> tuple[Array, Array]:

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from shotstream_jax.models.attention import attend
 from shotstream_jax.models.cache import Prefix
 from shotstream_jax.models.compute import AttentionBackend
-from shotstream_jax.models.vae import init_vae
+from shotstream_jax.models.vae import init_decoder_cache, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.models.vae_conv import Lowering
 from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.models.vae_stream import init_decoder_cache
+from shotstream_jax.models.vae_layers import ConvImpl
 from shotstream_jax.perf.bench.timing import rate, seconds_of
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.peaks import peak_flops
@@ -33,7 +32,7 @@ PLATFORMS: dict[AttentionBackend, tuple[str, ...]] = {
 }
 """Where each attention backend runs."""
 
-LOWERINGS: tuple[Lowering, ...] = get_args(Lowering)
+CONV_IMPLS: tuple[ConvImpl, ...] = get_args(ConvImpl)
 
 attend_jitted = jax.jit(attend, static_argnames="backend")
 
@@ -114,17 +113,17 @@ def _decoding(shape: FilmShape) -> Iterator[Kernel]:
     array_shape = (1, 1, *shape.grid, config.latent_channels)
     latents = jax.random.normal(jax.random.key(2), array_shape)
     dtype = shape.compute.dtype
-    for lowering in LOWERINGS:
+    for conv_impl in CONV_IMPLS:
         calls = {
             "first": functools.partial(
-                programs.decode_first, params, config, dtype, latents, lowering=lowering
+                programs.decode_start, params, config, dtype, latents, conv_impl=conv_impl
             ),
-            "next": _Stream(params, config, dtype, latents, lowering),
+            "next": _Stream(params, config, dtype, latents, conv_impl),
         }
         for name, call in calls.items():
             about = {
                 "kernel": f"decode-{name}",
-                "lowering": lowering,
+                "lowering": conv_impl,
                 "dtype": dtype.__name__,
                 "size": list(shape.size),
             }
@@ -135,10 +134,10 @@ class _Stream:
     """Decodes one latent frame after another; each call writes over the cache of the one before."""
 
     def __init__(
-        self, params: Params, config: VAEConfig, dtype: Any, latents: Latents, lowering: Lowering
+        self, params: Params, config: VAEConfig, dtype: Any, latents: Latents, conv_impl: ConvImpl
     ):
         self._params, self._config, self._dtype = params, config, dtype
-        self._latents, self._lowering = latents, lowering
+        self._latents, self._conv_impl = latents, conv_impl
         self._past: DecoderCache | None = None
 
     def __call__(self) -> Pixels:
@@ -148,8 +147,8 @@ class _Stream:
             # Zeros as the past: time does not depend on values.
             self._past = init_decoder_cache(self._config, 1, rows, cols, self._dtype)
         network = self._params, self._config, self._dtype
-        pixels, self._past = programs.decode_next(
-            *network, self._latents, self._past, lowering=self._lowering
+        pixels, self._past = programs.decode_continued(
+            *network, self._latents, self._past, conv_impl=self._conv_impl
         )
         return pixels
 

@@ -91,10 +91,10 @@ def _our_decoder(shape: FilmShape) -> Callable[[], Any]:
     latents = jnp.split(jax.random.normal(jax.random.key(1), array_shape), array_shape[1], axis=1)
 
     def decode() -> list[Array]:
-        pixels, past = programs.decode_first(params, config, dtype, latents[0])
+        pixels, past = programs.decode_start(params, config, dtype, latents[0])
         parts = [pixels]
         for latent in latents[1:]:
-            pixels, past = programs.decode_next(params, config, dtype, latent, past)
+            pixels, past = programs.decode_continued(params, config, dtype, latent, past)
             parts.append(pixels)
         return parts
 

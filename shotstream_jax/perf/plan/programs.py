@@ -34,7 +34,7 @@ from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.quantise import quantise_blocks
 from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_conv import default_lowering
+from shotstream_jax.models.vae_layers import default_conv_impl
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.rollout import programs
 from shotstream_jax.rollout.chunk import Context
@@ -94,7 +94,7 @@ def film_programs(shape: FilmShape, mesh: Mesh) -> dict[str, Program]:
     text = {"text": build.text, "config": config.text, "ids": build.ids, "mask": build.mask}
     calls: tuple[tuple[str, Any, dict[str, Any], dict[str, Any]], ...] = (
         ("text", encode_caption_tokens, text, {"dtype": shape.compute.dtype}),
-        ("caption-keys", programs.encode_captions, {**dit, "embeddings": build.embeddings}, how),
+        ("caption-keys", programs.project_captions, {**dit, "embeddings": build.embeddings}, how),
         ("encode", programs.encode_image, {**vae, "image": build.image}, conv),
         ("context", programs.prepare, {**cached, **context}, how),
         ("chunk", programs.denoise, {**chunk, "noise": noise}, steps),
@@ -114,8 +114,8 @@ def film_programs(shape: FilmShape, mesh: Mesh) -> dict[str, Program]:
         ("chunk-keys", programs.denoise_and_keep, {**chunk, "noise": noise}, steps),
         ("shot", programs.denoise_shot, {**chunk, "noise": build.shot_noise}, steps),
         ("turn-back", programs.turn_back, {"cache": build.cache}, {"config": config.dit}),
-        ("decode-first", programs.decode_first, decode, conv),
-        ("decode", programs.decode_next, {**decode, "past": build.decoder_cache}, conv),
+        ("decode-first", programs.decode_start, decode, conv),
+        ("decode", programs.decode_continued, {**decode, "past": build.decoder_cache}, conv),
         ("video-first", programs.to_video, {"pixels": build.pixels(begins=True)}, {}),
         ("video", programs.to_video, {"pixels": build.pixels(begins=False)}, {}),
     )
@@ -151,7 +151,7 @@ def _conv_settings(mesh: Mesh) -> dict[str, Any]:
     platform = mesh.devices.flat[0].platform
     if platform == jax.default_backend():
         return {}
-    return {"lowering": default_lowering(platform)}
+    return {"conv_impl": default_conv_impl(platform)}
 
 
 class _Arguments:
@@ -186,14 +186,14 @@ class _Arguments:
 
     @functools.cached_property
     def caption(self) -> Any:
-        keys = programs.encode_captions.eval_shape(
+        keys = programs.project_captions.eval_shape(
             self.dit, self.config.dit, self.embeddings, compute=self.compute
         )
         return placed_shapes(keys, cache_shardings(keys, self.mesh))
 
     @functools.cached_property
     def cache(self) -> Any:
-        cache = programs.init_cache.eval_shape(
+        cache = programs.new_cache.eval_shape(
             self.config.dit,
             self.config.rollout.window,
             self.caption,
@@ -264,7 +264,7 @@ class _Arguments:
         return self._array((1, self.config.dit.text_tokens), jnp.bool_)
 
     def _decoded(self, *past: Any) -> tuple[Any, Any]:
-        decode = programs.decode_next if past else programs.decode_first
+        decode = programs.decode_continued if past else programs.decode_start
         inputs = self.vae, self.config.vae, self.compute.dtype, self.split_frame, *past
         return decode.eval_shape(*inputs)
 

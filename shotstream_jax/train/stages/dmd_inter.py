@@ -32,9 +32,8 @@ from shotstream_jax.data.transforms import Sample, StoryCaptions
 from shotstream_jax.model_config import LoRAConfig
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.lora import init_lora, merge
-from shotstream_jax.models.vae import encode_images
+from shotstream_jax.models.vae import decode_frame_by_frame, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.models.vae_stream import decode_in_turn
 from shotstream_jax.rollout.conditioning import Conditioning
 from shotstream_jax.sharding import each_sample
 from shotstream_jax.story import ContextPolicy, context_frames
@@ -254,7 +253,7 @@ def reference_pictures(
 
     All of it a frame at a time: a chip does not hold the pixels of many at full size.
     """
-    pixels = decode_in_turn(params, config, latents[None], dtype=dtype)[0]
+    pixels = decode_frame_by_frame(params, config, latents[None], dtype=dtype)[0]
     seen = jnp.clip(pixels[jnp.asarray(frames)], -1, 1)
     return jax.lax.map(lambda image: encode_images(params, config, image[None, None])[0, 0], seen)
 

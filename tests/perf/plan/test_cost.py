@@ -9,9 +9,14 @@ import pytest
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B
 from shotstream_jax.models.text_encoder import UMT5_XXL, init_text_encoder
-from shotstream_jax.models.vae import encode_images, init_vae
+from shotstream_jax.models.vae import (
+    decode_first,
+    decode_next,
+    encode_images,
+    init_decoder_cache,
+    init_vae,
+)
 from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
-from shotstream_jax.models.vae_stream import decode_first, decode_next, init_decoder_cache
 from shotstream_jax.perf.plan.cost import (
     decode_flops,
     decoder_past,
@@ -58,7 +63,7 @@ def test_the_autoencoder_agrees_with_the_compiler(config):
     pixels = side * config.spatial_stride
     image = jax.ShapeDtypeStruct((1, 1, pixels, pixels, 3), jnp.float32)
     past = jax.eval_shape(lambda: init_decoder_cache(config, 1, side, side))
-    how = {"lowering": "conv3d"}
+    how = {"conv_impl": "conv3d"}
     found = [
         compiler_flops(lambda p, x: decode_first(p, config, x, **how), params, latents),
         compiler_flops(lambda p, c, x: decode_next(p, config, c, x, **how), params, past, latents),

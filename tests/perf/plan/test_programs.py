@@ -121,7 +121,7 @@ def test_every_program_of_the_one_list_is_planned():
     built = film_programs(*same_shape_on_one_device())
     outside = {id(encode.encode_caption_tokens)}
     # Empty caches are allocated, not filmed with.
-    assert {id(p.function) for p in built.values()} - outside == ROLLOUT - {id(programs.init_cache)}
+    assert {id(p.function) for p in built.values()} - outside == ROLLOUT - {id(programs.new_cache)}
 
 
 def test_all_programs_lower_and_write_over_their_caches():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.models import vae, vae_stream
+from shotstream_jax.models import vae
 from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
 from shotstream_jax.models.vae_decoder import start_of_clip
 
@@ -22,10 +22,10 @@ THREE_STAGES = VAEConfig(
 )
 BATCH, ROWS, COLS, FRAMES = 2, 2, 3, 4
 
-STATIC = ("config", "dtype", "lowering")
+STATIC = ("config", "dtype", "conv_impl")
 decode = jax.jit(vae.decode, static_argnames=STATIC)
-decode_first = jax.jit(vae_stream.decode_first, static_argnames=STATIC)
-decode_next = jax.jit(vae_stream.decode_next, static_argnames=STATIC)
+decode_first = jax.jit(vae.decode_first, static_argnames=STATIC)
+decode_next = jax.jit(vae.decode_next, static_argnames=STATIC)
 
 
 @functools.cache
@@ -100,7 +100,7 @@ def test_pieces_of_any_length_are_the_whole(config, cuts):
 @pytest.mark.parametrize("frames", [1, FRAMES])
 def test_frame_after_frame_is_the_whole(frames):
     latents = random_latents(FOUR_STAGES)[:, :frames]
-    in_turn = jax.jit(vae_stream.decode_in_turn, static_argnames=("config", "dtype"))
+    in_turn = jax.jit(vae.decode_frame_by_frame, static_argnames=("config", "dtype"))
     params = random_params(FOUR_STAGES)
     assert_close(in_turn(params, FOUR_STAGES, latents), decode(params, FOUR_STAGES, latents))
 
@@ -108,14 +108,14 @@ def test_frame_after_frame_is_the_whole(frames):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_cache_has_one_shape_from_first_to_last(dtype):
     params = random_params(FOUR_STAGES)
-    expected = shapes(vae_stream.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS, dtype))
+    expected = shapes(vae.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS, dtype))
     compute = {"config": FOUR_STAGES, "dtype": dtype}
     for frames in (1, 2, 3):
-        begin = functools.partial(vae_stream.decode_first, **compute)
+        begin = functools.partial(vae.decode_first, **compute)
         latents = random_latents(FOUR_STAGES, frames)
         _, cache = jax.eval_shape(lambda z, f=begin: f(params, latents=z), latents)
         assert shapes(cache) == expected
-        go_on = functools.partial(vae_stream.decode_next, **compute)
+        go_on = functools.partial(vae.decode_next, **compute)
         _, cache = jax.eval_shape(
             lambda c, z, f=go_on: f(params, cache=c, latents=z), cache, latents
         )
@@ -124,12 +124,12 @@ def test_the_cache_has_one_shape_from_first_to_last(dtype):
 
 
 def test_a_new_cache_is_zero():
-    cache = vae_stream.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS)
+    cache = vae.init_decoder_cache(FOUR_STAGES, BATCH, ROWS, COLS)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(cache))
 
 
 def test_the_cache_holds_two_frames_a_temporal_convolution_and_nothing_else():
-    cache = jax.eval_shape(lambda: vae_stream.init_decoder_cache(WAN_VAE, 1, 60, 104, jnp.bfloat16))
+    cache = jax.eval_shape(lambda: vae.init_decoder_cache(WAN_VAE, 1, 60, 104, jnp.bfloat16))
     leaves = jax.tree.leaves(cache)
     assert len(leaves) == 32
     assert {leaf.shape[1] for leaf in leaves} == {2}
@@ -137,22 +137,22 @@ def test_the_cache_holds_two_frames_a_temporal_convolution_and_nothing_else():
 
 
 def test_the_cache_can_be_overwritten_in_place():
-    cache = vae_stream.init_decoder_cache(THREE_STAGES, BATCH, ROWS, COLS)
-    donating = jax.jit(
-        vae_stream.decode_next, static_argnames=STATIC, donate_argnames="cache"
-    ).lower(random_params(THREE_STAGES), THREE_STAGES, cache, random_latents(THREE_STAGES, 3))
+    cache = vae.init_decoder_cache(THREE_STAGES, BATCH, ROWS, COLS)
+    donating = jax.jit(vae.decode_next, static_argnames=STATIC, donate_argnames="cache").lower(
+        random_params(THREE_STAGES), THREE_STAGES, cache, random_latents(THREE_STAGES, 3)
+    )
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
     assert donating.compile().memory_analysis().alias_size_in_bytes == size
 
 
-def test_lowerings_agree():
+def test_conv_impls_agree():
     params, latents = random_params(FOUR_STAGES), random_latents(FOUR_STAGES)
     _, cache = decode_first(params, FOUR_STAGES, latents[:, :1])
     stacked, stacked_cache = decode_next(
-        params, FOUR_STAGES, cache, latents[:, 1:], lowering="stacked"
+        params, FOUR_STAGES, cache, latents[:, 1:], conv_impl="stacked"
     )
     direct, direct_cache = decode_next(
-        params, FOUR_STAGES, cache, latents[:, 1:], lowering="conv3d"
+        params, FOUR_STAGES, cache, latents[:, 1:], conv_impl="conv3d"
     )
     assert_close(stacked, direct)
     assert_same_cache(stacked_cache, direct_cache)
@@ -170,12 +170,12 @@ def test_full_size_traces():
     params = jax.eval_shape(lambda: vae.init_vae(jax.random.key(0), WAN_VAE))
     latents = jax.ShapeDtypeStruct((1, 3, 60, 104, 16), jnp.float32)
     first, cache = jax.eval_shape(
-        lambda *args: vae_stream.decode_first(args[0], WAN_VAE, args[1], dtype=jnp.bfloat16),
+        lambda *args: vae.decode_first(args[0], WAN_VAE, args[1], dtype=jnp.bfloat16),
         params,
         latents,
     )
     following, _ = jax.eval_shape(
-        lambda *args: vae_stream.decode_next(args[0], WAN_VAE, *args[1:], dtype=jnp.bfloat16),
+        lambda *args: vae.decode_next(args[0], WAN_VAE, *args[1:], dtype=jnp.bfloat16),
         params,
         cache,
         latents,
@@ -192,9 +192,9 @@ def test_full_size_traces():
     ],
 )
 def test_the_cache_of_another_clip_is_refused(latents, dtype, held, asked):
-    cache = vae_stream.init_decoder_cache(FOUR_STAGES, 1, ROWS, COLS)
+    cache = vae.init_decoder_cache(FOUR_STAGES, 1, ROWS, COLS)
     with pytest.raises(ValueError, match="decode a clip from first to last") as refusal:
-        vae_stream.decode_next(
+        vae.decode_next(
             random_params(FOUR_STAGES), FOUR_STAGES, cache, jnp.zeros(latents), dtype=dtype
         )
     assert held in str(refusal.value)
@@ -203,7 +203,7 @@ def test_the_cache_of_another_clip_is_refused(latents, dtype, held, asked):
 
 def test_a_clip_not_begun_does_not_go_on():
     with pytest.raises(ValueError, match="call decode_first"):
-        vae_stream.decode_next(
+        vae.decode_next(
             random_params(FOUR_STAGES),
             FOUR_STAGES,
             start_of_clip(FOUR_STAGES),
