@@ -27,10 +27,9 @@ FAMILIES: Mapping[str, str] = {
 
 PENDING: Mapping[str, Sequence[str]] = {
     "rollout": ("Positions", "denoise_and_keep", "denoise_first", "denoise_next", "turn_back"),
-    "directing": ("Document", "Watch"),
-    "train": ("KIND", "Networks", "Scores", "ShotLatents", "train"),
+    "directing": ("Document",),
+    "train": ("Networks", "Scores"),
     "evaluation": ("CONTACT", "Film", "plan_film"),
-    "data": ("FACTS",),
     "perf": ("module experiment", "module programs"),
 }
 """Names that still mean two things, by the room whose change will rename them; to be emptied."""

@@ -18,25 +18,25 @@ from typing import Annotated, Any
 import rich.box
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.cli.comparison_table import find_table, make_table, stored
 from shotstream_jax.cli.exit_codes import ExitCode
 from shotstream_jax.cli.options import open_named
+from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.cli.train import train_file
 from shotstream_jax.evaluation.eval_options import EvalOptions, command_line
 from shotstream_jax.evaluation.films import EvalSetup, EvalStory, Film, draw_stories
 from shotstream_jax.evaluation.generators import BindGenerator, bind_generator
-from shotstream_jax.evaluation.passes import Evaluation, Progress, plan_passes, run_passes
+from shotstream_jax.evaluation.passes import Evaluation, EvaluationProgress, plan_passes, run_passes
 from shotstream_jax.evaluation.scores import Metric, PassName
 from shotstream_jax.evaluation.story_sheet import SHOWN, save_story_sheet
 from shotstream_jax.evaluation.teacher_films import BATCH
 from shotstream_jax.files import atomic_file
 from shotstream_jax.model import Model
 from shotstream_jax.perf.bench.provenance import provenance
+from shotstream_jax.progress import RateMeter, seconds_left
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.teacher import SampleConfig
 from shotstream_jax.storyworld.geometry import Picture
@@ -111,11 +111,12 @@ def _evaluate_one(
     passes: dict[PassName, EvalSetup] = {"own": setup}
     if args.role in ("student", "teacher"):
         passes = plan_passes(setup, args.given)
-    with _Display(console) as display:
-        found = run_passes(_generator(args, model.networks), passes, stories, watch=display.watch)
+    with ProgressBar(console, "oracle") as bar:
+        shown = _FirstFilms(bar)
+        found = run_passes(_generator(args, model.networks), passes, stories, watch=shown.watch)
     document = _document(args, model, passes, found, time.perf_counter() - began)
     if args.output is not None:
-        _write(args, model, document, stories, display.films)
+        _write(args, model, document, stories, shown.films)
     return document, found.metrics
 
 
@@ -242,37 +243,21 @@ def _cells(metrics: Mapping[str, Metric], name: str, oracle: str | None) -> tupl
     return f"{metric.value:.3f}", interval, f"{known.value:.3f}" if known else ""
 
 
-class _Display:
-    """A bar in a terminal, lines elsewhere; and the first films, to be shown when all is over."""
+class _FirstFilms:
+    """Shows the progress, and keeps the first films for the contact sheet."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, bar: ProgressBar) -> None:
         self.films: list[Film] = []
-        self._console = console
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        self._task = self._bar.add_task("oracle", total=None)
+        self._bar, self._meter = bar, RateMeter()
 
-    def __enter__(self) -> "_Display":
-        if self._console.is_terminal:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def watch(self, progress: Progress) -> None:
-        """Show that a film was scored."""
+    def watch(self, progress: EvaluationProgress) -> None:
+        """Show that a film was scored, and keep it if it is one of the first."""
         if progress.part == "own" and progress.film and len(self.films) < SHOWN:
             self.films.append(progress.film)
         part = progress.part.replace("_", " ")
-        self._bar.update(
-            self._task, description=part, completed=progress.done, total=progress.total
-        )
-        if not self._console.is_terminal and progress.done % -(-progress.total // _LINES) == 0:
-            self._console.print(f"{progress.done}/{progress.total} films scored ({part}).")
+        self._meter.count()
+        left = seconds_left(progress.total - progress.done, self._meter.rate)
+        status = f"{progress.done}/{progress.total}  {pace(self._meter.rate, 'films', left)}"
+        self._bar.update(part, done=progress.done, total=progress.total, status=status)
+        if progress.done % -(-progress.total // _LINES) == 0:
+            self._bar.line_without_bar(f"{progress.done}/{progress.total} films scored ({part}).")

@@ -29,6 +29,7 @@ _VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    # SIGTERM would end the process at once; as an exception it unwinds, and temporary files go.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return _run(sys.argv[1:] if argv is None else argv)
@@ -57,10 +58,10 @@ def _run(argv: Sequence[str]) -> int:
         return ExitCode.DONE
     _prepare_jax()
     if verb == "train":
-        from shotstream_jax.cli.train import train
+        from shotstream_jax.cli.train import train_command
 
         # Its options are those of the experiment file, which must be read first.
-        return train(rest)
+        return train_command(rest)
     return tyro.cli(find_verb(verb), prog=f"shotstream {verb}", args=rest) or ExitCode.DONE
 
 
@@ -94,12 +95,15 @@ def _summary(module: str, name: str) -> str:
 
 def _prepare_jax() -> None:
     """Keep compiled programs between runs, and keep quiet about chips that are not there."""
+    # Read when the libraries load, so before JAX is imported. 3 leaves only fatal messages.
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import jax
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(_CACHE.expanduser()))
+    # By default only programs that take a second to compile are kept. A film has dozens of small
+    # ones, which together are most of the wait for the first frames of a small model.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -47,7 +47,7 @@ class Train:
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
-def train(argv: Sequence[str]) -> int:
+def train_command(argv: Sequence[str]) -> int:
     """Run the command on its own arguments, and return its exit status.
 
     Raises:
@@ -97,11 +97,13 @@ def _run_one(config: Experiment, existing: Existing, console: Console) -> int:
 def _run_all(pipeline: Pipeline, beside: pathlib.Path, existing: Existing, console: Console) -> int:
     """Run what is not done yet, stage by stage; the first that does not finish ends it."""
     files = [beside / stage for stage in pipeline.stages]
+    # All files before any stage: a mistake in the last must not show after days of training.
     experiments = [load_experiment(file) for file in files]
     for number, (file, experiment) in enumerate(zip(files, experiments, strict=True), 1):
         if isinstance(experiment, Pipeline):
             raise ValueError(f"{file} lists stages itself; list them instead of it.")
         place = f"Stage {number} of {len(files)}, {file.name}"
+        # Only with --resume: without it a finished stage is refused, as one experiment would be.
         if existing == "resume" and is_done(experiment):
             _tell(console, f"{place}: done before.")
             continue
@@ -175,6 +177,7 @@ def _show(bar: ProgressBar, progress: loop.TrainProgress) -> None:
 
 def _losses(progress: loop.TrainProgress) -> dict[str, float]:
     """Metrics to show beside the bar, losses first."""
+    # In every record, but no help while watching: the bar has room for a few numbers.
     hidden = ("learning_rate", "steps_per_second", "grad_norm")
     shown = {k: v for k, v in progress.metrics.items() if not k.endswith(hidden)}
     if not shown.get("skipped"):

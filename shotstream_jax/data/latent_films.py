@@ -16,9 +16,9 @@ from jaxtyping import Float
 from shotstream_jax.data.shards import ShardReader
 from shotstream_jax.story import CONTEXT_BUDGET, FrameRef, context_candidates
 
-KIND = "latent_films"
+LATENT_FILMS = "latent_films"
 
-ShotLatents = Float[np.ndarray, "frame row col chan"]
+HostLatents = Float[np.ndarray, "frame row col chan"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LatentFilm:
         """Video frames of each shot."""
         return (self.video_frames,) * len(self.captions)
 
-    def context(self, refs: Sequence[FrameRef]) -> ShotLatents:
+    def context(self, refs: Sequence[FrameRef]) -> HostLatents:
         """Context frames, one latent frame each.
 
         Raises:
@@ -65,7 +65,7 @@ class LatentFilms:
 
     def __init__(self, folder: pathlib.Path) -> None:
         """Raises: ValueError: no folder of latents, or one that is not complete."""
-        self._reader = ShardReader(folder, KIND)
+        self._reader = ShardReader(folder, LATENT_FILMS)
         self.facts: Mapping[str, Any] = self._reader.facts
 
     def __len__(self) -> int:

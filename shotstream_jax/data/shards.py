@@ -23,7 +23,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from shotstream_jax.files import atomic_file
 
-FACTS = "dataset.json"
+DATASET_FILE = "dataset.json"
 
 Arrays = Mapping[str, np.ndarray]
 """Arrays by field; with or without a leading sample axis."""
@@ -56,7 +56,7 @@ class Shards:
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write the facts of the dataset; what is known of its fields stays."""
-        path = self.folder / FACTS
+        path = self.folder / DATASET_FILE
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         fields = {"fields": known["fields"]} if "fields" in known else {}
         content = {"samples": self.samples, "size": self.size, **facts, **fields}
@@ -109,7 +109,7 @@ class Shards:
 
     def _check_fields(self, shard: int, sample: Arrays) -> None:
         """Note the fields in the facts with the first shard, and compare with them after that."""
-        path, found = self.folder / FACTS, _fields(sample)
+        path, found = self.folder / DATASET_FILE, _fields(sample)
         facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if "fields" not in facts:
             with atomic_file(path) as partial:
@@ -137,7 +137,9 @@ class ShardReader:
         """
         self._folder = folder
         try:
-            self.facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+            self.facts: dict[str, Any] = json.loads(
+                (folder / DATASET_FILE).read_text(encoding="utf-8")
+            )
             self._shards = Shards(folder, self.facts["samples"], self.facts["size"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -181,7 +183,8 @@ class ShardReader:
         found = _fields(sample)
         if found != self.facts["fields"]:
             raise self._damaged(
-                shard, f"sample {index} has {_difference(found, self.facts['fields'])} in {FACTS}"
+                shard,
+                f"sample {index} has {_difference(found, self.facts['fields'])} in {DATASET_FILE}",
             )
         return sample
 
@@ -246,5 +249,5 @@ def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
-        return f"no {error.args[0]} in {FACTS}"
+        return f"no {error.args[0]} in {DATASET_FILE}"
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -64,7 +64,7 @@ class FilmingProgress:
     seconds_left: float | None
 
 
-Watch = Callable[[FilmingProgress], None]
+FilmingWatch = Callable[[FilmingProgress], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def film_story(
     resume: bool = False,
     again: Again | None = None,
     camera: MakeCamera | None = None,
-    watch: Watch = lambda progress: None,
+    watch: FilmingWatch = lambda progress: None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Filmed:
     """Film a story into a folder, shot by shot; a finished shot is never lost.

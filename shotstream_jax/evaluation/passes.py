@@ -27,7 +27,7 @@ from shotstream_jax.storyworld.film_score import FilmScore, score_film
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
+class EvaluationProgress:
     """A film was scored.
 
     Attributes:
@@ -45,7 +45,7 @@ class Progress:
     total: int
 
 
-Watch = Callable[[Progress], None]
+EvaluationWatch = Callable[[EvaluationProgress], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def run_passes(
     passes: Mapping[PassName, EvalSetup],
     stories: Sequence[EvalStory],
     *,
-    watch: Watch = lambda progress: None,
+    watch: EvaluationWatch = lambda progress: None,
 ) -> Evaluation:
     """Film every story in every pass, score the films, and the oracle with them.
 
@@ -100,11 +100,11 @@ def run_passes(
             )
     # All are bound before any work, so that they refuse before any work.
     generators = {name: bind(setup) for name, setup in passes.items()}
-    clock = _Clock(watch, total=(1 + len(passes)) * len(stories))
-    accuracies = list(_try_oracle(passes["own"], stories, clock))
+    timer = _FilmTimer(watch, total=(1 + len(passes)) * len(stories))
+    accuracies = list(_try_oracle(passes["own"], stories, timer))
     scores: dict[PassName, list[FilmScore]] = {
         name: list(
-            _score(name, clock.timed(generators[name](stories), setup), stories, setup, clock)
+            _score(name, timer.timed(generators[name](stories), setup), stories, setup, timer)
         )
         for name, setup in passes.items()
     }
@@ -118,20 +118,21 @@ def run_passes(
             **with_intervals(tallies),
             "carry_over_chance": Metric(value=chance, low=chance, high=chance),
         },
-        frames=clock.frames,
-        seconds=clock.seconds,
+        frames=timer.frames,
+        seconds=timer.seconds,
     )
 
 
-class _Clock:
-    """Counts films, and the time that filming takes."""
+class _FilmTimer:
+    """Counts scored films, and measures the time that filming takes."""
 
-    def __init__(self, watch: Watch, total: int) -> None:
+    def __init__(self, watch: EvaluationWatch, total: int) -> None:
         self._watch, self._total, self._done = watch, total, 0
+        # Not a RateMeter: only the generator's share of the time counts, compilation included.
         self.frames, self.seconds = 0, 0.0
 
     def timed(self, films: Iterator[Film], setup: EvalSetup) -> Iterator[Film]:
-        """The same films."""
+        """The same films; the time until each is there is added up, scoring is not."""
         while True:
             began = time.perf_counter()
             film = next(films, None)
@@ -141,19 +142,23 @@ class _Clock:
             self.frames += sum(len(shot) for shot in film[setup.reference_shots :])
             yield film
 
-    def tick(self, part: str, story: int, film: Film | None = None) -> None:
-        """Tell that a film was scored."""
+    def scored(self, part: str, story: int, film: Film | None = None) -> None:
+        """Count a film that was scored."""
         self._done += 1
-        self._watch(Progress(part=part, story=story, film=film, done=self._done, total=self._total))
+        self._watch(
+            EvaluationProgress(
+                part=part, story=story, film=film, done=self._done, total=self._total
+            )
+        )
 
 
 def _try_oracle(
-    setup: EvalSetup, stories: Sequence[EvalStory], clock: _Clock
+    setup: EvalSetup, stories: Sequence[EvalStory], timer: _FilmTimer
 ) -> Iterator[dict[str, float]]:
     """How the oracle fares on the true film of each story alone."""
     for number, story in enumerate(stories):
         yield oracle_accuracy([story.spec], picture=setup.picture, video_frames=setup.video_frames)
-        clock.tick("oracle", number)
+        timer.scored("oracle", number)
 
 
 def _score(
@@ -161,8 +166,8 @@ def _score(
     films: Iterator[Film],
     stories: Sequence[EvalStory],
     setup: EvalSetup,
-    clock: _Clock,
+    timer: _FilmTimer,
 ) -> Iterator[FilmScore]:
     for number, (film, story) in enumerate(zip(films, stories, strict=True)):
         yield score_film(film, story.spec, reference_shots=setup.reference_shots)
-        clock.tick(name, number, film)
+        timer.scored(name, number, film)

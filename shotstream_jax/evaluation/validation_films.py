@@ -5,7 +5,7 @@ import pathlib
 
 from shotstream_jax.evaluation.films import EvalSetup, Film, draw_stories
 from shotstream_jax.evaluation.generators import TransformerRole, bind_generator
-from shotstream_jax.evaluation.passes import PassName, Progress, run_passes
+from shotstream_jax.evaluation.passes import EvaluationProgress, PassName, run_passes
 from shotstream_jax.evaluation.story_sheet import save_story_sheet
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.teacher import SampleConfig
@@ -57,7 +57,7 @@ def validate_films(
     }
     own: list[Film] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: EvaluationProgress) -> None:
         if progress.part == "own" and progress.film:
             own.append(progress.film)
 

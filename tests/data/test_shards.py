@@ -8,7 +8,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from shotstream_jax.data.latent_films import LatentFilms
-from shotstream_jax.data.shards import FACTS, ShardReader, Shards
+from shotstream_jax.data.shards import DATASET_FILE, ShardReader, Shards
 
 SAMPLES, SIZE = 7, 3
 
@@ -70,7 +70,7 @@ def test_what_is_no_dataset_is_named(tmp_path, shards):
         ShardReader(tmp_path / "nowhere", "numbers")
     with pytest.raises(ValueError, match="holds 'numbers' and 'latent_films' are needed"):
         LatentFilms(shards.folder)
-    (shards.folder / FACTS).write_text('{"size": 3}')
+    (shards.folder / DATASET_FILE).write_text('{"size": 3}')
     with pytest.raises(ValueError, match=r"no samples in dataset\.json"):
         ShardReader(shards.folder, "numbers")
 
@@ -96,7 +96,7 @@ def test_samples_describe_themselves(shards):
         assert sorted(fields) == ["name", "number", "pair"]
         assert int(fields["number"]) == 4
         assert fields["pair"].dtype == np.float16
-    facts = json.loads((shards.folder / FACTS).read_text())
+    facts = json.loads((shards.folder / DATASET_FILE).read_text())
     assert facts["fields"] == {
         "number": {"dtype": "int64", "shape": []},
         "name": {"dtype": "str", "shape": []},
@@ -192,9 +192,9 @@ def test_shards_of_one_dataset_have_the_same_fields(shards):
 
 def test_describing_again_keeps_the_fields(shards):
     """As a resumed job does."""
-    before = json.loads((shards.folder / FACTS).read_text())
+    before = json.loads((shards.folder / DATASET_FILE).read_text())
     shards.describe({"kind": "numbers"})
-    assert json.loads((shards.folder / FACTS).read_text()) == before
+    assert json.loads((shards.folder / DATASET_FILE).read_text()) == before
 
 
 @pytest.mark.parametrize(("samples", "size"), [(0, 1), (1, 0)])

@@ -16,10 +16,15 @@ from typing import Any, ClassVar
 import jax
 from jax.sharding import Mesh
 
-from shotstream_jax.data.shards import FACTS as DATASET
-from shotstream_jax.data.shards import Arrays, Shards
+from shotstream_jax.data.shards import DATASET_FILE, Arrays, Shards
 from shotstream_jax.progress import RateMeter
-from shotstream_jax.train.engine.loop import Outcome, TrainProgress, Watch, ignore, stop_signals
+from shotstream_jax.train.engine.loop import (
+    Outcome,
+    TrainProgress,
+    TrainWatch,
+    ignore,
+    stop_signals,
+)
 from shotstream_jax.train.engine.run_folder import (
     Existing,
     describe,
@@ -104,7 +109,7 @@ class DatasetJob(abc.ABC):
 
 
 def build_dataset(
-    job: DatasetJob, *, existing: Existing = "refuse", watch: Watch = ignore
+    job: DatasetJob, *, existing: Existing = "refuse", watch: TrainWatch = ignore
 ) -> Outcome:
     """Compute the missing shards of a dataset, until SIGTERM or Ctrl-C.
 
@@ -120,13 +125,14 @@ def build_dataset(
         missing = list(shards.missing(jax.process_index(), jax.process_count()))
         made = len(shards) - len(missing)
         # The facts are written before the first shard, so that a dataset is never without them.
-        if missing or not (folder / DATASET).is_file():
+        if missing or not (folder / DATASET_FILE).is_file():
             builder = job.builder()
             shards.describe({**builder.facts, "run": describe(job)})
             meter = RateMeter()
             for shard in missing:
                 if stop:
                     return Outcome(ended="stopped", step=made, signal=stop[0])
+                # A shard at a time, written whole: a stopped job loses at most the one at work.
                 shards.write(shard, builder.build(shards.rows(shard)))
                 made += 1
                 meter.count()

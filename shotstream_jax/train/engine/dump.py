@@ -24,6 +24,7 @@ def write_dump(
     report = {
         "step": step,
         "metrics": {name: repr(value) for name, value in metrics.items()},
+        # The first question about a run that diverged: was it the data, or the network?
         "not_finite_in_batch": [name for name, array in arrays.items() if not _finite(array)],
         "parameter_norm": {name: _norm(tree) for name, tree in state.params.items()},
         "updates": {name: int(count) for name, count in state.updates.items()},

@@ -18,6 +18,7 @@ def load_config(path: pathlib.Path, *kinds: type[Config]) -> Config:
     if not path.is_file():
         there = sorted(str(file) for file in path.parent.glob("*.py"))
         raise ValueError(f"There is no file {path}{nearest(str(path), there)}.")
+    # Run as a script, not imported: files need no package, and two may have one name.
     config = runpy.run_path(str(path)).get("config")
     if not isinstance(config, kinds):
         wanted = ", ".join(kind.__name__ for kind in kinds)

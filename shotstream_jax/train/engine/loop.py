@@ -98,7 +98,7 @@ class Outcome:
     dump: pathlib.Path | None = None
 
 
-Watch = Callable[[TrainProgress], None]
+TrainWatch = Callable[[TrainProgress], None]
 
 
 def ignore(progress: TrainProgress) -> None:
@@ -110,7 +110,7 @@ def train(
     training: Training,
     *,
     existing: Existing = "refuse",
-    watch: Watch = ignore,
+    watch: TrainWatch = ignore,
 ) -> Outcome:
     """Run a stage to its end, or until SIGTERM, Ctrl-C or divergence.
 
@@ -129,6 +129,7 @@ def train(
     with opened(training, existing) as folder, stop_signals() as stop:
         run = _Run(training, stage, mesh, folder, watch)
         try:
+            # Signals are only noted while a step is computed, and acted on between two steps.
             while run.step < training.steps and not stop and run.dump is None:
                 run.advance()
             run.process_metrics()
@@ -151,7 +152,7 @@ class _Run:
         stage: Stage,
         mesh: Mesh,
         folder: pathlib.Path,
-        watch: Watch,
+        watch: TrainWatch,
     ) -> None:
         self._training, self._stage, self._folder, self._watch = training, stage, folder, watch
         self._programs = build_programs(stage, training, mesh)
@@ -168,6 +169,8 @@ class _Run:
         else:
             self._state, facts = restored
             self._batches.set_state(facts["data"])
+        # After the restored state: frozen networks are the larger part, and a checkpoint that is
+        # refused or damaged must not wait for them.
         self._frozen = load_networks(stage.frozen, self._programs.mesh)
         self.step = int(self._state.step)
         self.dump: pathlib.Path | None = None
@@ -289,10 +292,12 @@ def stop_signals() -> Iterator[list[signals.Signals]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         del frame
+        # A second Ctrl-C: the person does not want to wait for the checkpoint.
         if number == signals.SIGINT and received:
             raise KeyboardInterrupt
         received.append(signals.Signals(number))
 
+    # Python delivers signals to the main thread alone, and refuses handlers from others.
     if threading.current_thread() is not threading.main_thread():
         yield received
         return

@@ -3,10 +3,10 @@
 import dataclasses
 import pathlib
 
-from shotstream_jax.data.shards import FACTS as DATASET
+from shotstream_jax.data.shards import DATASET_FILE
 from shotstream_jax.train.engine import dataset_job, loop
 from shotstream_jax.train.engine.dataset_job import DatasetJob
-from shotstream_jax.train.engine.loop import Outcome, Watch, ignore
+from shotstream_jax.train.engine.loop import Outcome, TrainWatch, ignore
 from shotstream_jax.train.engine.run_folder import EXPORT, Existing, refuse_other, stored_facts
 from shotstream_jax.train.engine.stage import Training
 
@@ -34,7 +34,7 @@ def run(
     experiment: Experiment,
     *,
     existing: Existing = "refuse",
-    watch: Watch = ignore,
+    watch: TrainWatch = ignore,
 ) -> Outcome:
     """Train a network or compute a dataset; see `loop.train` for the arguments.
 
@@ -60,6 +60,7 @@ def is_done(experiment: Experiment) -> bool:
     if isinstance(experiment, DatasetJob):
         folder = experiment.output
         shards = dataset_job.shards_of(experiment)
-        return (folder / DATASET).is_file() and not any(True for _ in shards.missing())
+        return (folder / DATASET_FILE).is_file() and not any(True for _ in shards.missing())
+    # Fewer steps than the settings ask for are a run to go on with, whatever it has exported.
     enough = found["settings"]["steps"] == experiment.steps
     return enough and (experiment.output / EXPORT).is_dir()

@@ -102,6 +102,7 @@ def check_division(name: str, samples: int, objective: Objective, mesh: Mesh) ->
     Raises:
       ValueError: it does not.
     """
+    # Each device cuts the samples that it holds into microbatches (see step.py).
     holders = mesh.shape["data"] * mesh.shape["fsdp"]
     if samples % (holders * objective.accumulate):
         raise ValueError(

@@ -28,7 +28,7 @@ _RENAMED_SETTINGS = {
 }
 """Names in the folders of version 0.1.0, whose runs can be resumed, and the names of today."""
 
-FACTS, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
+RUN_FILE, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do if the folder holds a run already."""
@@ -58,10 +58,12 @@ def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
     """
     folder = training.output
     folder.mkdir(parents=True, exist_ok=True)
+    # The lock comes first: two processes that start together must not both find the folder empty.
+    # It is opened for appending, which creates the file and never empties it.
     with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         _take(lock, folder)
         _clear_or_refuse(folder, existing)
-        with atomic_file(folder / FACTS) as partial:
+        with atomic_file(folder / RUN_FILE) as partial:
             partial.write_text(json.dumps(describe(training), indent=1) + "\n", encoding="utf-8")
         yield folder
 
@@ -69,6 +71,7 @@ def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
 def describe(training: Settings) -> dict[str, Any]:
     """Stage and settings as JSON."""
     settings = dataclasses.asdict(training)
+    # Through JSON and back, so that tuples and paths compare equal to what a file holds.
     plain = json.loads(json.dumps(settings, default=str))
     return {"stage": type(training).__name__, "settings": plain}
 
@@ -79,7 +82,7 @@ def stored_facts(folder: pathlib.Path) -> dict[str, Any] | None:
     Raises:
       ValueError: the file is damaged.
     """
-    path = folder / FACTS
+    path = folder / RUN_FILE
     if not path.is_file():
         return None
     try:
@@ -122,10 +125,11 @@ def _take(lock: IO[str], folder: pathlib.Path) -> None:
 
 def _clear_or_refuse(folder: pathlib.Path, existing: Existing) -> None:
     """Refuse or remove what the folder holds, unless it is to be resumed."""
+    # Hidden files are temporary ones of killed writers, or of the file system.
     found = [path for path in folder.iterdir() if path.name != LOCK and path.name[0] != "."]
     if not found:
         return
-    if not (folder / FACTS).is_file():
+    if not (folder / RUN_FILE).is_file():
         raise ValueError(f"{folder} holds {found[0].name} and no run; give another --output.")
     if existing == "refuse":
         raise ValueError(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from shotstream_jax.data.latent_films import KIND, reference_frames
+from shotstream_jax.data.latent_films import LATENT_FILMS, reference_frames
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.sources import FilmSource, RecordSource
 from shotstream_jax.model_config import ModelConfig
@@ -127,7 +127,7 @@ class LatentDataset(DatasetJob):
 
         return SampleBuilder(
             facts={
-                "kind": KIND,
+                "kind": LATENT_FILMS,
                 "clip": clip,
                 "shots": shots,
                 "video_frames": video_frames,
