@@ -113,7 +113,8 @@ class Shards:
         facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if "fields" not in facts:
             with atomic_file(path) as partial:
-                partial.write_text(json.dumps({**facts, "fields": found}, indent=1) + "\n", "utf-8")
+                content = json.dumps({**facts, "fields": found}, indent=1)
+                partial.write_text(content + "\n", encoding="utf-8")
         elif found != facts["fields"]:
             raise ValueError(
                 f"Shard {shard} of {self.folder} has {_difference(found, facts['fields'])} in "

@@ -169,8 +169,7 @@ class _Run:
         else:
             self._state, facts = restored
             self._batches.set_state(facts["data"])
-        # After the restored state: frozen networks are the larger part, and a checkpoint that is
-        # refused or damaged must not wait for them.
+        # After the state: a checkpoint that is refused or damaged must not wait for them.
         self._frozen = load_networks(stage.frozen, self._programs.mesh)
         self.step = int(self._state.step)
         self.dump: pathlib.Path | None = None
