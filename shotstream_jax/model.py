@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, SingleDeviceSharding
 
+from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
 from shotstream_jax.checkpoints.integrity import CHECKSUM_FILE as CHECKSUMS
 from shotstream_jax.checkpoints.manager import (
     TOKENIZER,
@@ -22,6 +23,7 @@ from shotstream_jax.checkpoints.manager import (
     network_shapes,
     read_config,
 )
+from shotstream_jax.checkpoints.param_trees import check_leaves
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.model_config import LoRAConfig, ModelConfig, WeightsOrigin
@@ -158,7 +160,15 @@ def _stored(folder: pathlib.Path) -> ModelSource:
     config, lora = stored.model(), stored.lora
 
     def load(name: str, dtype: Any, where: Any) -> Params:
-        shardings = _shardings(network_shapes(folder, name), where)
+        shapes = network_shapes(folder, name)
+        leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
+        # config.json has no checksum. A size that was changed in it is found here, before any
+        # array is on a device, and not as a shape error inside a compiled program.
+        check_leaves(
+            OFFICIAL_FORMATS[name].names(stored.network(name)),
+            {tuple(key.key for key in path): leaf for path, leaf in leaves},
+        )
+        shardings = _shardings(shapes, where)
         params = load_network(folder, name, dtype=dtype, shardings=shardings)
         if name == "dit" and lora is not None:
             params = _adapted(params, folder, lora, where)

@@ -1,6 +1,7 @@
 """Opening models: the preset, and checkpoint folders made by conversion."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,26 @@ def test_a_truncated_checkpoint_is_refused(store):
     largest.write_bytes(largest.read_bytes()[:-10])
     with pytest.raises(ValueError, match="bytes"):
         open_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "value"),
+    [
+        ("dit", "layers", 3),
+        ("dit", "ffn_dim", 1280),
+        ("vae", "base_channels", 16),
+        ("text", "vocab", 9),
+    ],
+)
+def test_sizes_that_are_not_those_of_the_weights_are_refused(store, network, size, value):
+    path = store("checkpoint") / "config.json"
+    document = json.loads(path.read_text())
+    document["networks"][network][size] = value
+    path.write_text(json.dumps(document))
+    with pytest.raises(
+        ValueError, match=r"the sizes in config\.json are not those of these weights"
+    ):
+        open_model(path.parent)
 
 
 def test_more_devices_than_there_are_is_refused():

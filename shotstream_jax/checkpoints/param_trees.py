@@ -67,8 +67,8 @@ def export_params(table: NameTable, params: Mapping[str, Any]) -> Iterator[tuple
         yield name, np.asarray(tensor)
 
 
-def export_tensors(table: NameTable, leaves: Leaves) -> Tensors:
-    """A tree's arrays by official name; a leaf is read when the first of its layers is needed.
+def check_leaves(table: NameTable, leaves: Mapping[ParamPath, Any]) -> None:
+    """Compare the leaves of a tree, which have shapes, with those that a config stands for.
 
     Raises:
       ValueError: the leaves are not those of the table, or of other shapes.
@@ -82,11 +82,20 @@ def export_tensors(table: NameTable, leaves: Leaves) -> Tensors:
                 f"Parameter {'.'.join(path)} has shape {found}, and the official layout has "
                 f"{expected}; the sizes in config.json are not those of these weights."
             )
+
+
+def export_tensors(table: NameTable, leaves: Leaves) -> Tensors:
+    """A tree's arrays by official name; a leaf is read when the first of its layers is needed.
+
+    Raises:
+      ValueError: the leaves are not those of the table, or of other shapes.
+    """
+    check_leaves(table, leaves)
     # Tables list all layers of a leaf in a row: holding the last leaf read is enough.
     read = functools.lru_cache(maxsize=1)(lambda path: np.asarray(leaves[path]))
     return {
         name: LazyArray(table[name].shape, leaves[path].dtype, _exporter(table[name], read))
-        for path, names in by_leaf.items()
+        for path, names in _by_leaf(table).items()
         for name in names
     }
 

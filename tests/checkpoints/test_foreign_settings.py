@@ -129,7 +129,7 @@ def test_the_largest_distance_of_the_text_encoder_is_honoured(diffusers):
         ("patch_size", [2, 2, 2], "[1, 2, 2] the weights have"),
         ("num_layers", 4, "3 the weights have"),
         ("out_dim", 4, "2 the weights have"),
-        ("dim", 32, "16 the weights have"),
+        ("freq_dim", 16, "8 the weights have"),
     ],
 )
 def test_what_another_wan_folder_says_is_refused(wan, name, value, supported):
@@ -148,7 +148,7 @@ def test_what_another_wan_folder_says_is_refused(wan, name, value, supported):
         ("transformer", "qk_norm", "rms_norm", '"rms_norm_across_heads" is implemented'),
         ("transformer", "rope_max_seq_len", 2048, "1024 is implemented"),
         ("transformer", "image_dim", 1280, "null is implemented"),
-        ("transformer", "attention_head_dim", 4, "8 the weights have"),
+        ("transformer", "in_channels", 4, "2 the weights have"),
         ("vae", "is_residual", True, "false is implemented"),
         ("vae", "attn_scales", [0.5], "[] is implemented"),
         ("vae", "patch_size", 2, "1 or null the weights have"),

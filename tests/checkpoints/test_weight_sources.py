@@ -32,7 +32,7 @@ def shotstream(tmp_path, random_tensors, sizes):
 
 
 def sizes_of(source):
-    return {name: part.config for name, part in source.parts.items()}
+    return {name: part.config for name, part in source.networks.items()}
 
 
 def test_a_wan_folder_holds_everything(wan_folder, sizes):
@@ -40,7 +40,7 @@ def test_a_wan_folder_holds_everything(wan_folder, sizes):
     assert sizes_of(source) == sizes
     assert all(report.whole for report in report_on(source).values())
     assert source.tokenizer == wan_folder / "google" / "umt5-xxl" / "tokenizer.json"
-    assert source.parts["text"].files == ("models_t5_umt5-xxl-enc-bf16.pth",)
+    assert source.networks["text"].files == ("models_t5_umt5-xxl-enc-bf16.pth",)
 
 
 def test_a_diffusers_folder_holds_everything(diffusers_folder, sizes):
@@ -54,7 +54,7 @@ def test_a_diffusers_folder_holds_everything(diffusers_folder, sizes):
 def test_a_file_takes_the_rest_from_its_base(shotstream, wan_folder, sizes):
     source = find_source(shotstream, base=wan_folder)
     assert sizes_of(source) == sizes
-    assert source.parts["dit"].files == ("shotstream.pt",)
+    assert source.networks["dit"].files == ("shotstream.pt",)
     assert source.tokenizer is not None
 
 
@@ -62,7 +62,7 @@ def test_a_file_takes_the_rest_from_its_base(shotstream, wan_folder, sizes):
 def test_the_generator_is_meant_unless_another_section_is_named(
     shotstream, wan_folder, random_tensors, sizes, section, seed
 ):
-    part = find_source(shotstream, base=wan_folder, section=section).parts["dit"]
+    part = find_source(shotstream, base=wan_folder, section=section).networks["dit"]
     for name, values in random_tensors(dit_names(sizes["dit"]), seed).items():
         np.testing.assert_array_equal(part.tensors[name], values)
 
@@ -75,7 +75,7 @@ def test_sizes_beside_a_file_come_before_those_of_its_base(shotstream, wan_folde
 
 def test_the_base_needs_no_network_that_the_file_has(shotstream, wan_folder):
     (wan_folder / "diffusion_pytorch_model.safetensors").unlink()
-    assert set(find_source(shotstream, base=wan_folder).parts) == {"dit", "vae", "text"}
+    assert set(find_source(shotstream, base=wan_folder).networks) == {"dit", "vae", "text"}
     with pytest.raises(FileNotFoundError, match=r"has no diffusion_pytorch_model\.safetensors"):
         find_source(wan_folder)
 
@@ -86,7 +86,7 @@ def test_other_networks_can_be_the_file_too(wan_folder, network):
     (wan_folder / "elsewhere").mkdir()
     (wan_folder / "elsewhere" / "config.json").write_text((wan_folder / "config.json").read_text())
     moved = file.rename(wan_folder / "elsewhere" / file.name)
-    assert set(find_source(moved, base=wan_folder).parts) == {"dit", "vae", "text"}
+    assert set(find_source(moved, base=wan_folder).networks) == {"dit", "vae", "text"}
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,15 @@ def test_what_does_not_fit_is_in_the_report(wan_folder, random_tensors, sizes):
 def test_a_lora_is_merged_or_kept(wan_folder, lora_file):
     source = find_source(wan_folder)
     kept = with_lora(source, lora_file(), alpha=4.0, keep=True)
-    assert kept.parts["lora"].config == LoRAConfig(rank=2, alpha=4.0)
-    assert kept.parts["dit"] is source.parts["dit"]
+    assert kept.networks["lora"].config == LoRAConfig(rank=2, alpha=4.0)
+    assert kept.networks["dit"] is source.networks["dit"]
     merged = with_lora(source, lora_file())
-    assert merged.parts.keys() == source.parts.keys()
-    assert merged.parts["dit"].files[-1] == "lora.pt"
+    assert merged.networks.keys() == source.networks.keys()
+    assert merged.networks["dit"].files[-1] == "lora.pt"
     name = "blocks.1.self_attn.v.weight"
-    assert not np.array_equal(merged.parts["dit"].tensors[name], source.parts["dit"].tensors[name])
+    assert not np.array_equal(
+        merged.networks["dit"].tensors[name], source.networks["dit"].tensors[name]
+    )
 
 
 def test_a_lora_that_is_partial_or_of_nothing_is_refused(wan_folder, lora_file):
@@ -197,4 +199,4 @@ def test_a_partial_base_is_reported_with_a_lora_too(wan_folder, lora_file, rando
 
 
 def test_text_names_of_the_small_encoder_are_those_of_the_file(wan_folder, sizes):
-    assert find_source(wan_folder).parts["text"].table == text_names(sizes["text"])
+    assert find_source(wan_folder).networks["text"].table == text_names(sizes["text"])

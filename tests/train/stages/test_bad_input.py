@@ -18,7 +18,7 @@ from shotstream_jax.models.vae import init_vae
 from shotstream_jax.storyworld.captions import VOCABULARY
 from shotstream_jax.train.engine.pipeline import run
 from shotstream_jax.train.engine.run_folder import describe
-from shotstream_jax.train.engine.weights import training_facts
+from shotstream_jax.train.engine.weights import measured_vae, training_facts
 from tests.train import miniature
 
 
@@ -148,3 +148,29 @@ def test_records_that_are_not_there(begun, tmp_path):
 def test_levels_between_two_steps(begun, tmp_path):
     pairs = miniature.pairs(begun, output=tmp_path / "run", steps=3)
     assert "No step of 3 starts at level 500, which lies at step 1.5" in refusal(pairs)
+
+
+def test_an_autoencoder_of_other_sizes(begun, tmp_path):
+    """Whatever statistics its latents have: those are the checkpoint's."""
+    statistics = {"latent_mean": (1.0,) * 4, "latent_std": (2.0,) * 4}
+    vae = dataclasses.replace(miniature.VAE, **statistics)
+    assert measured_vae(begun / "base" / "export", vae) == miniature.VAE
+    assert measured_vae(tmp_path / "nowhere", vae) == vae
+    wide = dataclasses.replace(miniature.VAE, base_channels=8)
+    model = dataclasses.replace(miniature.MODEL, vae=wide)
+    making = miniature.latents(
+        begun, output=tmp_path / "run", vae=begun / "base" / "export", model=model
+    )
+    assert "holds a vae with base_channels 4 and the config says 8" in refusal(making)
+
+
+def test_a_run_begun_with_settings_of_other_names_is_not_gone_on_with(begun, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    teacher = miniature.teacher(begun, output=folder)
+    facts = describe(teacher)
+    facts["settings"] |= facts["settings"].pop("model")
+    (folder / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=r"holds a run with .*, and it is .* now") as refused:
+        run(teacher, existing="resume")
+    assert "\n" not in str(refused.value)
