@@ -60,7 +60,7 @@ def main():
     one, _ = film(None)
     meshes = [(sizes, make_mesh(**sizes), None) for sizes in MESHES]
     # Seven devices are left to the transformer, of which its heads divide over four.
-    meshes.append(({"tensor": 4}, *split_devices(CONFIG.heads, jax.devices(), vae_apart=True)))
+    meshes.append(({"tensor": 4}, *split_devices(DIT.heads, jax.devices(), vae_apart=True)))
     for sizes, mesh, apart in meshes:
         eight, pieces = film(mesh, apart)
         error = np.abs(one - eight).max() / np.abs(one).max()

@@ -65,9 +65,10 @@ def inferred(film_of_four, draw, pick_sample):
         )
         cache = init_cache(config, film_of_four.rollout.window, own, frame_tokens=4)
         ready = prepare_shot(params, config, cache, context, own)
-        return rollout_shot(
-            params, config, ready, conditioning.shot[0], noise, rollout=film_of_four.rollout
+        latents, _ = rollout_shot(
+            params, config, ready, 0, conditioning.shot[0], noise, rollout=film_of_four.rollout
         )
+        return latents
 
     return jnp.concatenate(
         [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.checkpoints.manager import TOKENIZER, save_checkpoint
-from shotstream_jax.data.latent_films import KIND
+from shotstream_jax.data.latent_films import LATENT_FILMS
 from shotstream_jax.data.shards import Shards
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
 from shotstream_jax.model_config import CheckpointConfig
@@ -49,7 +49,7 @@ def begun(tmp_path_factory):
 
 def write_latents(folder, clip=(2, 4, 6, miniature.CHANNELS), shots=miniature.SHOTS):
     latents = Shards(folder, 2, 2)
-    facts = {"kind": KIND, "clip": clip, "shots": shots, "video_frames": 5}
+    facts = {"kind": LATENT_FILMS, "clip": clip, "shots": shots, "video_frames": 5}
     latents.describe({**facts, "reference_frames": [0, 4]})
     latents.write(
         0,

@@ -276,7 +276,9 @@ def test_an_autoencoder_is_trained_further(tmp_path):
 def test_a_network_below_the_gate_is_not_exported(tmp_path, params):
     gated = training(tmp_path, min_oracle_accuracy=0.95)
     stage = gated.stage(mesh_of(gated.mesh))
-    with pytest.raises(ValueError, match=r"The oracle reads shape on 0\.00 of .* 0\.95 is asked"):
+    with pytest.raises(
+        ValueError, match=r"The oracle reads shape on 0\.00 of .* 0\.95 is required"
+    ):
         stage.finish({"vae": params}, tmp_path / "export")
     assert not (tmp_path / "export").exists()
 
