@@ -49,7 +49,7 @@ def film(mesh, apart=None):
     )
     pieces = list(stream_story(networks, STORY))
     if apart is not None:
-        assert all(piece.frames.sharding == apart for piece in pieces)
+        assert all(part.sharding == apart for piece in pieces for part in piece.parts)
     latents = [piece.latents for piece in pieces]
     kernel = dit["blocks"]["ffn"]["up"]["kernel"]
     shard = kernel.sharding.shard_shape(kernel.shape)

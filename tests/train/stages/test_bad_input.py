@@ -162,15 +162,3 @@ def test_an_autoencoder_of_other_sizes(begun, tmp_path):
         begun, output=tmp_path / "run", vae=begun / "base" / "export", model=model
     )
     assert "holds a vae with base_channels 4 and the config says 8" in refusal(making)
-
-
-def test_a_run_begun_with_settings_of_other_names_is_not_gone_on_with(begun, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    teacher = miniature.teacher(begun, output=folder)
-    facts = describe(teacher)
-    facts["settings"] |= facts["settings"].pop("model")
-    (folder / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r"holds a run with .*, and it is .* now") as refused:
-        run(teacher, existing="resume")
-    assert "\n" not in str(refused.value)
