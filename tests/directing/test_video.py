@@ -1,6 +1,6 @@
 """Films on disk: whole or not there, the same film each time, joined without loss."""
 
-import resource
+import re
 import signal
 import subprocess
 import sys
@@ -36,12 +36,22 @@ def write(path, frames, **options):
     return path
 
 
-@pytest.fixture
-def no_larger_files_than():
-    """Limit the size of files for one test, as a full disk would."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+FILM_ON_A_FULL_DISK = """
+import pathlib, resource, signal, sys
+import numpy as np
+from shotstream_jax.directing.video import Mp4Writer
+
+path, limit = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+frames = np.random.default_rng(0).integers(0, 256, (24, 64, 96, 3), dtype=np.uint8)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+try:
+    with Mp4Writer(path, fps=8, size=(64, 96), crf=1) as film:
+        film.write(frames)
+except OSError as full:
+    sys.exit(f"OSError: {full}")
+"""
+"""A program of its own: a limit on this process would cut off what pytest writes, too."""
 
 
 class TestMp4Writer:
@@ -125,18 +135,16 @@ class TestMp4Writer:
         assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
 
     @pytest.mark.parametrize("limit", [4_000, 100_000, 200_000], ids=["start", "middle", "end"])
-    def test_a_full_disk_says_where_and_keeps_finished_films(
-        self, tmp_path, no_larger_files_than, limit
-    ):
-        frames = noise(24)
-        finished = write(tmp_path / "s1.mp4", frames, crf=1)
+    def test_a_full_disk_says_where_and_keeps_finished_films(self, tmp_path, limit):
+        finished = write(tmp_path / "s1.mp4", noise(24), crf=1)
         before = finished.read_bytes()
         assert len(before) > limit, "the limit must stop the second film"
-        no_larger_files_than(limit)
-        with pytest.raises(OSError, match=r"film\.mp4 takes more than [\d,]+ bytes") as full:
-            write(tmp_path / "film.mp4", frames, crf=1)
-        assert str(tmp_path) in str(full.value)
-        assert "free" in str(full.value)
+        program = [sys.executable, "-c", FILM_ON_A_FULL_DISK, tmp_path / "film.mp4", str(limit)]
+        ended = subprocess.run(program, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert re.search(r"OSError: .*film\.mp4 takes more than [\d,]+ bytes", ended.stderr)
+        assert str(tmp_path) in ended.stderr
+        assert "free" in ended.stderr
         assert [file.name for file in tmp_path.iterdir()] == ["s1.mp4"]
         assert finished.read_bytes() == before
 
