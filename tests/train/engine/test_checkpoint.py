@@ -219,6 +219,6 @@ def test_what_cannot_be_written_is_an_error_of_the_system(reopen, monkeypatch):
     def full(*args, **settings):
         raise Exception("RESOURCE_EXHAUSTED: No space left on device")
 
-    monkeypatch.setattr(store._manager, "save", full)
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
     with pytest.raises(OSError, match=r"No space left.*--resume"):
         store.save(state_at(8), {})
