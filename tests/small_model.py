@@ -27,7 +27,7 @@ VAE = VAEConfig(
 )
 # Captions are made up by `embed`: of the text encoder only the width of its output is read.
 TEXT = TextEncoderConfig(vocab=1, dim=8, attention_dim=8, ffn_dim=8, heads=1, layers=1)
-ROLLOUT = RolloutConfig(window=Window(chunk=2, context=3, local=6), steps=(1000, 500))
+ROLLOUT = RolloutConfig(window=Window(chunk=2, context=6, local=6), steps=(1000, 500))
 CONFIG = ModelConfig(dit=DIT, vae=VAE, text=TEXT, rollout=ROLLOUT)
 
 
