@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shotstream_jax.directing.filming import film_story
     from shotstream_jax.model import Model, open_model
-    from shotstream_jax.rollout.engine import Engine, ShotState
+    from shotstream_jax.rollout.engine import Engine
     from shotstream_jax.rollout.networks import Networks
+    from shotstream_jax.rollout.state import ShotState
     from shotstream_jax.rollout.stream import Camera, FilmedChunk, stream_story
     from shotstream_jax.story import Defaults, Shot, Story, dump_story, load_story
 

@@ -15,10 +15,8 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 from shotstream_jax.models.rope import MAX_POSITION
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.strict_json import T, read_dataclass
 from shotstream_jax.typing import Float

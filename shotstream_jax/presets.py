@@ -4,9 +4,15 @@ from collections.abc import Mapping
 
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B, DiTConfig
-from shotstream_jax.models.text_encoder import UMT5_XXL, TextEncoderConfig
-from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
+from shotstream_jax.models.configs import (
+    UMT5_XXL,
+    WAN_1_3B,
+    WAN_14B,
+    WAN_VAE,
+    DiTConfig,
+    TextEncoderConfig,
+    VAEConfig,
+)
 
 TINY = ModelConfig(
     dit=DiTConfig(

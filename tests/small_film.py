@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.conditioning import Conditioning
 
 CONFIG = DiTConfig(

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.networks import Networks
 
 DIT = DiTConfig(

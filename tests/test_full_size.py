@@ -21,9 +21,7 @@ from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.checkpoints.torch_writer import write_torch
 from shotstream_jax.data.tokenizer import word_tokenizer
-from shotstream_jax.models.dit_config import WAN_1_3B
-from shotstream_jax.models.text_encoder import UMT5_XXL
-from shotstream_jax.models.vae_config import WAN_VAE
+from shotstream_jax.models.configs import UMT5_XXL, WAN_1_3B, WAN_VAE
 
 STORY = """\
 version: 1

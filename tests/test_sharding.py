@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
+from shotstream_jax.models.configs import WAN_1_3B
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.sharding import film_mesh, make_mesh, shardings_for, split_devices
 
 ROOT = pathlib.Path(__file__).parents[1]

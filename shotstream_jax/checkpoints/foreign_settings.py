@@ -15,10 +15,8 @@ from typing import Any
 
 from shotstream_jax.checkpoints.sizes import StoredSettings, described_width
 from shotstream_jax.model_config import NetworkConfig
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 from shotstream_jax.models.rope import MAX_POSITION
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.strict_json import brief
 
 Accepted = tuple[object, ...]

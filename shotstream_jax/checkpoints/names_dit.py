@@ -10,7 +10,7 @@ wan/modules/causal_model.py, CausalWanModel; diffusers, WanTransformer3DModel.
 from collections.abc import Iterator, Mapping
 
 from shotstream_jax.checkpoints.naming import Layout, ParamPath, TensorMapping
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 
 # Numbers are positions in torch's Sequential; those left out are activations, without parameters.
 _OFFICIAL: Mapping[ParamPath, str] = {

@@ -9,7 +9,7 @@ Source: public Wan2.1 repository, wan/modules/t5.py, T5Encoder; transformers, UM
 from collections.abc import Mapping
 
 from shotstream_jax.checkpoints.naming import Layout, ParamPath, TensorMapping
-from shotstream_jax.models.text_encoder import TextEncoderConfig
+from shotstream_jax.models.configs import TextEncoderConfig
 
 _OFFICIAL: Mapping[ParamPath, str] = {
     ("token_embedding", "embedding"): "token_embedding.weight",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from shotstream_jax.checkpoints.naming import Layout, ParamPath, TensorMapping
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

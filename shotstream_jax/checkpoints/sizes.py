@@ -9,9 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 
 SignatureKeys = Mapping[str, str]
 Shapes = Mapping[str, tuple[int, ...]]

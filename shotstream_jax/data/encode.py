@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from shotstream_jax.data.tokenizer import Tokenizer
-from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
+from shotstream_jax.models.configs import TextEncoderConfig
+from shotstream_jax.models.text_encoder import encode_tokens
 from shotstream_jax.typing import Array, Float, Params
 
 # Stories have tens of shots; a session that edits captions for hours must not fill the device.

@@ -21,9 +21,9 @@ from shotstream_jax.directing.film_folder import (
 )
 from shotstream_jax.model import Model
 from shotstream_jax.progress import RateMeter, seconds_left
-from shotstream_jax.rollout.context_store import ContextFrameStore
 from shotstream_jax.rollout.stream import (
     Camera,
+    ContextFrameStore,
     FilmedChunk,
     context_sources,
     one_ahead,

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shotstream_jax.models.pixels import frames_to_pixels
-from shotstream_jax.models.vae import decode, encode
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
+from shotstream_jax.models.vae import decode, encode, frames_to_pixels
 from shotstream_jax.rollout.conditioning import FIRST_SHOT
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import to_video

@@ -23,14 +23,14 @@ from shotstream_jax.evaluation.films import (
     plan_film,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.vae import encode_images
-from shotstream_jax.rollout.chunk import chunk_noise
+from shotstream_jax.rollout.chunk import chunk_noise, slot_captions
 from shotstream_jax.rollout.conditioning import Conditioning, NegativeText
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import to_video
 from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
-from shotstream_jax.story import ShotPlan, slot_captions
+from shotstream_jax.story import ShotPlan
 from shotstream_jax.typing import Latents, Params, Pixels
 
 BATCH = 8

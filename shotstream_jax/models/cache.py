@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.quantise import Quantised, quantise
 from shotstream_jax.pytree import pytree, static
 from shotstream_jax.typing import Array, Float, Index, Int

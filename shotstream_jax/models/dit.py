@@ -26,7 +26,7 @@ from shotstream_jax.models.attention import (
 )
 from shotstream_jax.models.cache import CachedKeyValue, CacheSlot, KeyValue, ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit_modules import (
     Attention,
     Block,

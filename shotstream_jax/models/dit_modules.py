@@ -20,7 +20,7 @@ from einops import rearrange
 from shotstream_jax.models.attention import AttentionPattern, Heads, attend
 from shotstream_jax.models.cache import CachedKeyValue, KeyValue, TextKeys
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.quantise import dequantise
 from shotstream_jax.models.rope import Rotation, rotate
 from shotstream_jax.pytree import pytree

@@ -14,7 +14,6 @@ Source: Raffel et al. 2020 (T5), Chung et al. 2023 (UMT5); public Wan2.1 reposit
 wan/modules/t5.py, T5Encoder.
 """
 
-import dataclasses
 import functools
 import typing
 
@@ -24,64 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from shotstream_jax.models.configs import TextEncoderConfig
 from shotstream_jax.typing import Array, Bool, Float, Int, Key, Params
 
 Hidden = Float[Array, "caption text_token dim"]
 Visible = Bool[Array, "caption text_token"]
 Buckets = Int[np.ndarray, "query key"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextEncoderConfig:
-    """The sizes of a UMT5 encoder. Defaults are UMT5-XXL.
-
-    Attributes:
-      vocab: rows of the embedding table; at least as many as the tokenizer has ids.
-      dim: width of the residual stream, and of an encoded caption.
-      attention_dim: width of all heads together.
-      ffn_dim: hidden width of the gated feed-forward layers.
-      heads: attention heads.
-      layers: transformer blocks.
-      buckets: relative-position buckets, half for keys ahead; a quarter hold one distance each.
-      max_distance: distance in tokens from which all share the last bucket.
-    """
-
-    vocab: int = 256384
-    dim: int = 4096
-    attention_dim: int = 4096
-    ffn_dim: int = 10240
-    heads: int = 64
-    layers: int = 24
-    buckets: int = 32
-    max_distance: int = 128
-
-    def __post_init__(self) -> None:
-        """Raises: ValueError: sizes that do not fit together, with both values."""
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name} {getattr(self, field.name)} must be at least 1.")
-        if self.attention_dim % self.heads:
-            raise ValueError(
-                f"attention_dim {self.attention_dim} does not divide into {self.heads} heads; "
-                "make it a multiple."
-            )
-        if self.buckets % 4:
-            raise ValueError(
-                f"buckets {self.buckets} must be a multiple of 4: back and ahead, near and far."
-            )
-        if self.max_distance <= self.buckets // 4:
-            raise ValueError(
-                f"max_distance {self.max_distance} must exceed buckets / 4 = {self.buckets // 4}, "
-                "the distances that have a bucket of their own."
-            )
-
-    @property
-    def head_dim(self) -> int:
-        """Channels of one attention head."""
-        return self.attention_dim // self.heads
-
-
-UMT5_XXL = TextEncoderConfig()
 
 
 def init_text_encoder(key: Key[Array, ""], config: TextEncoderConfig) -> Params:

@@ -13,10 +13,12 @@ Source: Decoder3d of the public Wan2.1 repository, wan/modules/vae.py.
 
 import einops
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.typing import DTypeLike
 
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae_layers import (
     BLOCK_START,
     BlockState,
@@ -28,13 +30,15 @@ from shotstream_jax.models.vae_layers import (
     OutputHead,
     ResidualBlock,
     TimeConv,
+    apply_network,
+    default_conv_impl,
     next_state,
     prepend_state,
     stack_taps,
     unpatchify,
 )
 from shotstream_jax.pytree import pytree
-from shotstream_jax.typing import Array, Float, Latents, Pixels
+from shotstream_jax.typing import Array, Float, Latents, Params, Pixels
 
 
 @pytree
@@ -77,6 +81,107 @@ def start_of_clip(config: VAEConfig) -> DecoderCache:
         stages=(StageState(blocks=blocks, up=None),) * config.stages,
         conv_out=None,
     )
+
+
+def decode(
+    params: Params,
+    config: VAEConfig,
+    latents: Latents,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    conv_impl: ConvImpl | None = None,
+) -> Pixels:
+    """Pixels of a whole clip, not clamped."""
+    cache = start_of_clip(config)
+    pixels, _ = decode_frames(params, config, cache, latents, dtype=dtype, conv_impl=conv_impl)
+    return pixels
+
+
+def decode_frames(
+    params: Params,
+    config: VAEConfig,
+    cache: DecoderCache,
+    latents: Latents,
+    *,
+    dtype: DTypeLike,
+    conv_impl: ConvImpl | None,
+) -> tuple[Pixels, DecoderCache]:
+    """Pixels of the next frames of a clip, and the cache that the frames after them need."""
+    decoder = Decoder(config, dtype, conv_impl or default_conv_impl())
+    # Mean and spread are applied in float32, then rounded once to the compute dtype.
+    raw = denormalise_latents(config, latents).astype(dtype)
+    pixels, cache = apply_network(decoder, params["decoder"], raw, cache)
+    return pixels.astype(jnp.float32), cache
+
+
+def decode_first(
+    params: Params,
+    config: VAEConfig,
+    latents: Latents,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    conv_impl: ConvImpl | None = None,
+) -> tuple[Pixels, DecoderCache]:
+    """Begin a clip: the first latent frame gives one video frame, each later one a stride."""
+    cache = start_of_clip(config)
+    return decode_frames(params, config, cache, latents, dtype=dtype, conv_impl=conv_impl)
+
+
+def decode_next(
+    params: Params,
+    config: VAEConfig,
+    cache: DecoderCache,
+    latents: Latents,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    conv_impl: ConvImpl | None = None,
+) -> tuple[Pixels, DecoderCache]:
+    """Continue a clip: each latent frame gives a temporal stride of video frames.
+
+    Raises:
+      ValueError: a cache of another clip: its batch, grid or format is not that of this call.
+    """
+    _check_cache(cache, latents, dtype)
+    return decode_frames(params, config, cache, latents, dtype=dtype, conv_impl=conv_impl)
+
+
+def decode_frame_by_frame(
+    params: Params, config: VAEConfig, latents: Latents, *, dtype: DTypeLike = jnp.float32
+) -> Pixels:
+    """`decode`, one latent frame after another: a whole clip in the memory that one frame takes."""
+    first, cache = decode_first(params, config, latents[:, :1], dtype=dtype)
+
+    def step(cache: DecoderCache, frame: Latents) -> tuple[DecoderCache, Pixels]:
+        pixels, cache = decode_next(params, config, cache, frame, dtype=dtype)
+        return cache, pixels
+
+    # A scan holds the activations of one frame; its cache has one shape because `first` was made.
+    later = rearrange(latents[:, 1:], "batch frame ... -> frame batch 1 ...")
+    _, rest = jax.lax.scan(step, cache, later)
+    later = rearrange(rest, "frame batch shown ... -> batch (frame shown) ...")
+    return jnp.concatenate([first, later], axis=1)
+
+
+def denormalise_latents(config: VAEConfig, latents: Latents) -> Latents:
+    """Undo `normalise_latents`, in float32."""
+    wide = latents.astype(jnp.float32)
+    return wide * jnp.asarray(config.latent_std) + jnp.asarray(config.latent_mean)
+
+
+def _check_cache(cache: DecoderCache, latents: Latents, dtype: DTypeLike) -> None:
+    if cache.conv_in is None:
+        raise ValueError(
+            "The cache is that of a clip that has not begun; call decode_first to begin it."
+        )
+    batch, _, rows, cols, _ = cache.conv_in.shape
+    # Inside jit a mismatch would fail later, as a shape error of some convolution.
+    held = (batch, rows, cols, jnp.dtype(cache.conv_in.dtype).name)
+    asked = (latents.shape[0], *latents.shape[2:4], jnp.dtype(dtype).name)
+    if held != asked:
+        raise ValueError(
+            f"The cache holds (batch, rows, cols, dtype) {held}, but this call has {asked}; "
+            "decode a clip from first to last with one picture size and one dtype."
+        )
 
 
 class Decoder(nn.Module):

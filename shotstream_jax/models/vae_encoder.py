@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae_layers import (
     CausalConv,
     ConvImpl,
@@ -20,10 +20,75 @@ from shotstream_jax.models.vae_layers import (
     OutputHead,
     ResidualBlock,
     TimeConv,
+    apply_network,
+    default_conv_impl,
     patchify,
     stack_taps,
 )
-from shotstream_jax.typing import Array, Float, Pixels
+from shotstream_jax.typing import Array, Float, Latents, Params, Pixels
+
+
+def encode_moments(
+    params: Params,
+    config: VAEConfig,
+    pixels: Pixels,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    conv_impl: ConvImpl | None = None,
+) -> tuple[Latents, Latents]:
+    """Mean and log variance of the latents of a whole clip, not normalised: for training.
+
+    Raises:
+      ValueError: frames or sides that do not divide into latents.
+    """
+    # Both raise on sizes that do not fit: a convolution would silently drop the remainder.
+    config.latent_frames(pixels.shape[1])
+    config.latent_grid(*pixels.shape[2:4])
+    encoder = Encoder(config, dtype, conv_impl or default_conv_impl())
+    moments = apply_network(encoder, params["encoder"], pixels.astype(dtype))
+    mean, log_variance = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+    return mean, log_variance
+
+
+def encode(
+    params: Params,
+    config: VAEConfig,
+    pixels: Pixels,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    conv_impl: ConvImpl | None = None,
+) -> Latents:
+    """Normalised latents (the mean, no sample) of a whole clip.
+
+    Raises:
+      ValueError: frames or sides that do not divide into latents.
+    """
+    mean, _ = encode_moments(params, config, pixels, dtype=dtype, conv_impl=conv_impl)
+    return normalise_latents(config, mean)
+
+
+def encode_images(
+    params: Params,
+    config: VAEConfig,
+    images: Pixels,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    conv_impl: ConvImpl | None = None,
+) -> Latents:
+    """Normalised latents of each frame as a clip of its own: one latent frame a video frame.
+
+    Raises:
+      ValueError: sides that do not divide into latents.
+    """
+    # Frames of different shots have no common past, so each joins the batch as a clip.
+    clips = images.reshape(-1, 1, *images.shape[2:])
+    latents = encode(params, config, clips, dtype=dtype, conv_impl=conv_impl)
+    return latents.reshape(*images.shape[:2], *latents.shape[2:])
+
+
+def normalise_latents(config: VAEConfig, mean: Latents) -> Latents:
+    """Shift and scale raw latents to zero mean and unit variance over the training set."""
+    return (mean - jnp.asarray(config.latent_mean)) / jnp.asarray(config.latent_std)
 
 
 class Encoder(nn.Module):

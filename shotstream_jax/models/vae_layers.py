@@ -12,7 +12,7 @@ Source: CausalConv3d, ResidualBlock and AttentionBlock of the public Wan2.1 repo
 wan/modules/vae.py.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import einops
 import flax.linen as nn
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from shotstream_jax.models.attention import attend
-from shotstream_jax.typing import Array, Float, Pixels
+from shotstream_jax.typing import Array, Float, Params, Pixels, UInt8
 
 TAPS = 3
 """Frames that a temporal convolution sees: its own and two before it."""
@@ -141,6 +141,26 @@ def unpatchify(
     return einops.rearrange(
         patches, "b f row col (down right c) -> b f (row down) (col right) c", down=size, right=size
     )
+
+
+def frames_to_pixels(
+    frames: UInt8[Array, "*axes height width 3"],
+) -> Float[Array, "*axes height width 3"]:
+    """Colours in [0, 255] to [-1, 1]."""
+    return frames.astype(jnp.float32) / 127.5 - 1
+
+
+def pixels_to_frames(
+    pixels: Float[Array, "*axes height width 3"],
+) -> UInt8[Array, "*axes height width 3"]:
+    """Colours in [-1, 1] to integers in [0, 255], clipped to that range."""
+    # To the nearest integer: 8-bit frames survive the round trip. The public code truncates.
+    return jnp.clip(jnp.round((pixels + 1) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def apply_network(module: nn.Module, params: Params, *inputs: Any) -> Any:
+    """A Linen module as a plain function of its parameters."""
+    return module.apply({"params": params}, *inputs)
 
 
 class ChannelNorm(nn.Module):

@@ -17,8 +17,8 @@ import jax
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import ShotCache, write_chunk
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import apply_cached
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import (
     ShotNumber,
     after_step,

@@ -4,6 +4,15 @@ All functions are pure. `prepare_shot` fills a cache for a new shot, `denoise_ch
 `commit_chunk` returns it with the chunk's clean keys and values written (donate it).
 
 Positions: context frames are numbered 0 .. context - 1, chunk `c` follows at context + c * chunk.
+A chunk's number decides its positions and its slot in the cache. With T trained chunks, chunk `n` of
+a take is filmed as
+
+    running   n
+    rebased   min(n, T - 1), after the T - 1 chunks before it were committed again as 0 .. T - 2
+    turned    min(n, T - 1), after the keys of all held chunks were turned back by one chunk
+
+Running positions leave the trained range after T chunks: the miniature's picture falls apart at
+chunk 14 of a take whose model was trained on 2.
 
 Source: the paper's causal student; public ShotStream repository, pipeline/causal_inference_ar.py.
 """
@@ -14,7 +23,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from shotstream_jax.model_config import RolloutConfig
+from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import (
     KeyValue,
     ShotCache,
@@ -24,6 +33,7 @@ from shotstream_jax.models.cache import (
     write_context,
 )
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import (
     ChunkInput,
     DiTOutput,
@@ -31,10 +41,11 @@ from shotstream_jax.models.dit import (
     keys_cached,
     keys_dense,
 )
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.rope import Rotation, grid_positions, rotation
+from shotstream_jax.models.quantise import dequantise
+from shotstream_jax.models.rope import Rotation, grid_positions, rotate_keys_in_time, rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.schedule import TRAIN_STEPS, add_noise, velocity_to_x0
+from shotstream_jax.story import Positions, ShotPlan
 from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params
 
 ShotNumber = Int[Array, " #batch"] | Index
@@ -222,6 +233,54 @@ def _rope(config: DiTConfig, latents: Latents, frames: Array, shots: Array) -> R
         size // patch for size, patch in zip(latents.shape[2:4], config.patch, strict=True)
     )
     return rotation(grid_positions(frames, shots, rows, cols), config.head_dim, config.shot_phase)
+
+
+def slot_captions(plan: ShotPlan, budget: int) -> tuple[str, ...]:
+    """The caption that each context slot reads, then the shot's own (read by empty slots too)."""
+    slots = [frame.caption for frame in plan.context] or [plan.caption] * budget
+    return (*slots, plan.caption)
+
+
+def chunk_number(config: ModelConfig, positions: Positions, chunk: int) -> int:
+    """The number that chunk `chunk` of a take is filmed as, both counted from the cut."""
+    if positions == "running":
+        return chunk
+    return min(chunk, config.rollout.shot_chunks - 1)
+
+
+def check_positions(config: ModelConfig, positions: Positions, last: int) -> None:
+    """Refuse a take whose chunks, the last being number `last`, have no positions.
+
+    Raises:
+      ValueError: positions run out, or the cache cannot hold what a policy needs.
+    """
+    rollout, window = config.rollout, config.rollout.window
+    if positions == "running":
+        if last >= rollout.max_chunks:
+            raise ValueError(
+                f"A take would end {last + 1} chunks after its cut, and running positions reach "
+                f"{rollout.max_chunks}; cut sooner, or use positions that are re-based or turned."
+            )
+        return
+    if window.sink or rollout.shot_chunks > window.local // window.chunk:
+        raise ValueError(
+            f"Positions that are {positions} need a local window without a sink that holds the "
+            f"{rollout.shot_chunks} trained chunks; this one holds "
+            f"{window.local // window.chunk} and a sink of {window.sink} frames. Use running ones."
+        )
+
+
+def turn_back(cache: ShotCache, *, config: DiTConfig) -> ShotCache:
+    """A full local cache moved one chunk into the past: the oldest chunk leaves, others move down.
+
+    Keys are stored rotated, and rotations add up: turning a key by minus one chunk of frames gives
+    the key that its token would have at the lower number. Values carry no position.
+    """
+    chunk = cache.window.chunk * cache.frame_tokens
+    held = dequantise(cache.local)
+    keys = rotate_keys_in_time(held.key[:, :, chunk:], -cache.window.chunk, config.head_dim)
+    # From chunk 0 on; the last chunk's slots keep old values until the next chunk is written there.
+    return write_chunk(cache, KeyValue(key=keys, value=held.value[:, :, chunk:]), 0)
 
 
 def chunk_noise(

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 
 from shotstream_jax.models.cache import TextKeys
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import apply_dense, encode_captions
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.rope import grid_positions, rotation
 from shotstream_jax.pytree import pytree
 from shotstream_jax.typing import Array, Bool, Float, Int, Key, Latents, Params, Text

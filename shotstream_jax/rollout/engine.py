@@ -22,73 +22,28 @@ import jax.numpy as jnp
 
 from shotstream_jax.models.cache import ShotCache, TextKeys
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.pytree import pytree, static
 from shotstream_jax.rollout import programs
-from shotstream_jax.rollout.chunk import ChunkNoise, Context, chunk_noise
+from shotstream_jax.rollout.chunk import (
+    ChunkNoise,
+    Context,
+    check_positions,
+    chunk_noise,
+    chunk_number,
+    slot_captions,
+)
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.positions import check_positions, chunk_number
 from shotstream_jax.rollout.programs import Run, no_profile
-from shotstream_jax.story import Positions, ShotPlan, slot_captions
-from shotstream_jax.typing import Array, Float, Latents, Params, UInt8
-
-PartPixels = Float[Array, "batch _ height width 3"]
-"""Video frames in [-1, 1] that one latent frame shows: one after a cut, a temporal stride later."""
-
-PartFrames = UInt8[Array, "_ height width 3"]
-"""The same of one film as 8-bit RGB."""
+from shotstream_jax.rollout.state import DecodedChunk, PartPixels, ShotState
+from shotstream_jax.story import ShotPlan
+from shotstream_jax.typing import Array, Float, Latents, Params
 
 _CAPTIONS_HELD = 16
 """Captions whose keys an engine keeps: six of a context and the shot's, and as many again."""
 
 _SHORTEST_REBASED = 2
 """Trained chunks at which re-basing commits no more than the chunk before."""
-
-
-@pytree
-class ShotState:
-    """A take in the making.
-
-    Attributes:
-      cache: keys and values of the context, and of all chunks that are not pending.
-      context: what the context pass has still to write into the cache.
-      pending: newest chunks whose clean passes are still to come: one when filming, those since the
-        cut when replaying.
-      recent: latents of the chunks before those, as many as re-basing commits again.
-      decoder: what the autoencoder carries from frame to frame; none before the first frame.
-      chunks: chunks since the cut.
-      caption: what the next chunk is filmed to.
-      recent_captions: what each of `recent` was filmed to.
-      rope_shot: shot number that positions carry.
-      positions: frame numbers beyond the trained length.
-    """
-
-    cache: ShotCache
-    context: Context | None
-    pending: tuple[Latents, ...]
-    recent: tuple[Latents, ...]
-    decoder: DecoderCache | None
-    chunks: int = static()
-    caption: str = static()
-    recent_captions: tuple[str, ...] = static()
-    rope_shot: int = static()
-    positions: Positions = static()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DecodedChunk:
-    """A chunk of a take; its arrays are computed in the background until they are read.
-
-    Attributes:
-      latents: latent frames.
-      pixels: video frames in [-1, 1], those of each latent frame apart.
-      parts: the same as 8-bit RGB: the first can be shown while later ones are being decoded.
-    """
-
-    latents: Latents
-    pixels: tuple[PartPixels, ...]
-    parts: tuple[PartFrames, ...]
 
 
 class Engine:
@@ -238,9 +193,11 @@ class Engine:
     def encode_frame(self, frame: Float[Array, "height width 3"]) -> Latents:
         """One video frame as one latent frame, as context is shown to the network."""
         networks = self.networks
-        image = networks.to_vae(frame[None, None])
+        image = programs.to_vae(networks, frame[None, None])
         vae = networks.vae, networks.config.vae
-        return networks.from_vae(self.run("context encode", programs.encode_image, *vae, image))
+        return programs.from_vae(
+            networks, self.run("context encode", programs.encode_image, *vae, image)
+        )
 
     def check_length(self, plan: ShotPlan, before: int = 0) -> None:
         """Refuse a plan that positions do not reach, `before` chunks after its cut.
@@ -248,15 +205,13 @@ class Engine:
         Raises:
           ValueError: with both lengths.
         """
-        last = before + plan.chunks - 1
+        last, trained = before + plan.chunks - 1, self.networks.config.rollout.shot_chunks
         check_positions(self.networks.config, plan.positions, last)
-        beyond = last >= self.networks.config.rollout.shot_chunks
-        if plan.positions == "rebased" and beyond and self._keeps_noisy_keys:
+        if plan.positions == "rebased" and last >= trained and self._keeps_noisy_keys:
             raise ValueError(
-                f"Shot {plan.shot_id} is longer than the trained "
-                f"{self.networks.config.rollout.shot_chunks} chunks, and re-based positions need "
-                "the clean passes that no-clean-pass leaves out; turn positions back, or film "
-                "exactly."
+                f"Shot {plan.shot_id} is longer than the trained {trained} chunks, and re-based "
+                "positions need the clean passes that no-clean-pass leaves out; turn positions "
+                "back, or film exactly."
             )
 
     def _denoised(self, state: ShotState, noise: ChunkNoise) -> tuple[ShotState, Latents]:
@@ -326,7 +281,7 @@ class Engine:
         networks, pixels = self.networks, []
         if self._reuse:
             decoder = jax.tree.map(jnp.copy, decoder)
-        for frame in jnp.split(networks.to_vae(latents), latents.shape[1], axis=1):
+        for frame in jnp.split(programs.to_vae(networks, latents), latents.shape[1], axis=1):
             arguments = networks.vae, networks.config.vae, networks.decode_dtype, frame
             if decoder is None:
                 shown, decoder = self.run("decode", programs.decode_start, *arguments)

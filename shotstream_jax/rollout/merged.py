@@ -20,8 +20,8 @@ from shotstream_jax.models.cache import (
     write_context,
 )
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import ChunkInput, DiTOutput, apply_merged
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.rollout.chunk import (
     Context,
     ShotNumber,

@@ -12,7 +12,7 @@ from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.quantise import quantise_blocks
 from shotstream_jax.rollout.approximate import Approximation
-from shotstream_jax.sharding import replicated, shardings_for, split_rows
+from shotstream_jax.sharding import shardings_for
 from shotstream_jax.typing import Array, Float, Params
 
 EncodeText = Callable[[Sequence[str]], Float[Array, "caption text_token text_dim"]]
@@ -48,16 +48,6 @@ class Networks:
     vae_apart: Sharding | None = None
     merged_passes: bool = False
     approximation: Approximation = Approximation()
-
-    def to_vae(self, x: Float[Array, "batch frame row col chan"]) -> Array:
-        """Frames where the autoencoder reads them: its own device, or rows on all of them."""
-        if self.vae_apart is not None:
-            return jax.device_put(x, self.vae_apart)
-        return x if self.mesh is None else jax.device_put(x, split_rows(x, self.mesh))
-
-    def from_vae(self, x: Array) -> Array:
-        """What the autoencoder made, where the transformer can read it."""
-        return x if self.mesh is None else jax.device_put(x, replicated(self.mesh))
 
 
 def approximated(networks: Networks, approximation: Approximation) -> Networks:

@@ -16,13 +16,12 @@ from jax.sharding import Mesh
 from shotstream_jax.models import cache as caches
 from shotstream_jax.models import dit, vae
 from shotstream_jax.models.cache import ShotCache, TextKeys, Window
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.pixels import pixels_to_frames
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, VAEConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
-from shotstream_jax.models.vae_layers import ConvImpl
-from shotstream_jax.rollout import approximate, chunk, merged, positions, shot
-from shotstream_jax.sharding import cache_shardings
+from shotstream_jax.models.vae_layers import ConvImpl, pixels_to_frames
+from shotstream_jax.rollout import approximate, chunk, merged, shot
+from shotstream_jax.rollout.networks import Networks
+from shotstream_jax.sharding import cache_shardings, replicated, split_rows
 from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, UInt8
 
 Part = Literal[
@@ -63,7 +62,7 @@ denoise_first = _steps(merged.denoise_first, donate_argnames="cache")
 denoise_next = _steps(merged.denoise_next, donate_argnames="cache")
 denoise_and_keep = _steps(approximate.denoise_and_keep, donate_argnames="cache")
 denoise_shot = _steps(shot.rollout_shot, donate_argnames="cache")
-turn_back = jax.jit(positions.turn_back, static_argnames="config", donate_argnames="cache")
+turn_back = jax.jit(chunk.turn_back, static_argnames="config", donate_argnames="cache")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))
@@ -119,3 +118,15 @@ def to_video(
 ) -> UInt8[Array, "*axes height width 3"]:
     """Pixels of video frames as 8-bit colours."""
     return pixels_to_frames(pixels)
+
+
+def to_vae(networks: Networks, x: Float[Array, "batch frame row col chan"]) -> Array:
+    """Frames where the autoencoder reads them: its own device, or rows on all of them."""
+    if networks.vae_apart is not None:
+        return jax.device_put(x, networks.vae_apart)
+    return x if networks.mesh is None else jax.device_put(x, split_rows(x, networks.mesh))
+
+
+def from_vae(networks: Networks, x: Array) -> Array:
+    """What the autoencoder made, where the transformer can read it."""
+    return x if networks.mesh is None else jax.device_put(x, replicated(networks.mesh))

@@ -11,7 +11,7 @@ from einops import rearrange
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import ShotCache
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.rollout.chunk import commit_chunk, denoise_chunk
 from shotstream_jax.typing import Array, Float, Index, Int, Latents, Params
 

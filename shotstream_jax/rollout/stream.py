@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.rollout.chunk import ChunkNoise
-from shotstream_jax.rollout.context_store import ContextFrameStore
-from shotstream_jax.rollout.engine import DecodedChunk, Engine, PartFrames, ShotState
+from shotstream_jax.rollout.engine import Engine
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import Run, no_profile
+from shotstream_jax.rollout.state import DecodedChunk, PartFrames, ShotState
 from shotstream_jax.story import (
     ContextPolicy,
     ShotPlan,
@@ -26,10 +26,13 @@ from shotstream_jax.story import (
     count_video_frames,
     plan_shot,
 )
-from shotstream_jax.typing import HostFrames, Latents
+from shotstream_jax.typing import Array, Float, HostFrames, Latents
 
 Noise = Callable[[ShotPlan, int], ChunkNoise]
 """The noise of chunk number `int` of a take, in place of what its plan's seed gives."""
+
+Frame = Float[Array, "height width 3"]
+"""One video frame in [-1, 1]."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,51 @@ class FilmedChunk:
     def ends_shot(self) -> bool:
         """Whether the take is complete with this chunk."""
         return self.chunk == self.plan.chunks - 1
+
+
+class ContextFrameStore:
+    """Frames of earlier shots that later ones may ask for, encoded when they are asked for.
+
+    What is evicted, and when, is decided by the owner of the film (`keep`): an offline film keeps
+    what its remaining plans name, a session may keep everything.
+    """
+
+    def __init__(self, encode: Callable[[Frame], Latents]):
+        """Create an empty store; `encode` makes one latent frame of one video frame."""
+        self._encode = encode
+        self._pixels: dict[TakeFrame, Frame] = {}
+        self._latents: dict[TakeFrame, Latents] = {}
+
+    def put(self, frame: TakeFrame, pixels: Frame, latent: Latents | None = None) -> None:
+        """Add a frame, or replace it; `latent` stands in for what encoding it would give."""
+        self._pixels[frame] = pixels
+        self._latents.pop(frame, None)
+        if latent is not None:
+            self._latents[frame] = latent
+
+    def latent(self, frame: TakeFrame) -> Latents:
+        """A frame encoded by itself, once; later calls return the same array.
+
+        Raises:
+          ValueError: a frame that is not in the store.
+        """
+        if frame not in self._latents:
+            if frame not in self._pixels:
+                raise ValueError(
+                    f"Frame {frame.frame} of shot {frame.shot_id} (take {frame.take}) is context "
+                    "of the next shot and is not in the store; film or replay that take first."
+                )
+            self._latents[frame] = self._encode(self._pixels[frame])
+        return self._latents[frame]
+
+    def keep(self, frames: Collection[TakeFrame]) -> None:
+        """Evict all other frames."""
+        self._pixels = {frame: self._pixels[frame] for frame in self._pixels if frame in frames}
+        self._latents = {frame: self._latents[frame] for frame in self._latents if frame in frames}
+
+    def __len__(self) -> int:
+        """Video frames in the store."""
+        return len(self._pixels)
 
 
 class Camera:

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import encode_captions
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.conditioning import (
     Conditioning,

@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.rollout.chunk import chunk_noise
+from shotstream_jax.models.configs import DiTConfig
+from shotstream_jax.rollout.chunk import chunk_noise, slot_captions
 from shotstream_jax.rollout.conditioning import Conditioning, NegativeText
-from shotstream_jax.rollout.context_store import ContextFrameStore
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.stream import Camera, FilmedChunk
+from shotstream_jax.rollout.stream import Camera, ContextFrameStore, FilmedChunk
 from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
-from shotstream_jax.story import ShotPlan, TakeFrame, slot_captions
+from shotstream_jax.story import ShotPlan, TakeFrame
 from shotstream_jax.typing import Latents, Params
 
 

@@ -23,7 +23,6 @@ from shotstream_jax.story.plan import (
     count_video_frames,
     plan_shot,
     shot_lengths,
-    slot_captions,
 )
 from shotstream_jax.story.problems import FieldPath, Places, Problem, StoryError, field_name
 from shotstream_jax.story.schema import story_schema
@@ -76,7 +75,6 @@ __all__ = [
     "plan_shot",
     "read_story",
     "shot_lengths",
-    "slot_captions",
     "spread_frames",
     "story_schema",
 ]

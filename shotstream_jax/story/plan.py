@@ -216,9 +216,3 @@ def noise_number(story: Story, index: int) -> int:
     a shot keeps its noise when others are inserted or moved.
     """
     return index if story.version == 1 else zlib.crc32(story.shot_id(index).encode())
-
-
-def slot_captions(plan: ShotPlan, budget: int) -> tuple[str, ...]:
-    """The caption that each context slot reads, then the shot's own (read by empty slots too)."""
-    slots = [frame.caption for frame in plan.context] or [plan.caption] * budget
-    return (*slots, plan.caption)

@@ -18,9 +18,7 @@ from shotstream_jax.checkpoints.names_text import hf_text_names, text_names
 from shotstream_jax.checkpoints.names_vae import diffusers_vae_names, vae_names
 from shotstream_jax.checkpoints.safetensors_files import write_safetensors
 from shotstream_jax.checkpoints.torch_writer import write_torch
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 
 DIT = DiTConfig(
     dim=16, layers=3, heads=2, ffn_dim=24, freq_dim=8, text_dim=12, text_tokens=7, latent_channels=2

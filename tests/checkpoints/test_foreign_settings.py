@@ -8,7 +8,7 @@ from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.official import import_source
 from shotstream_jax.checkpoints.safetensors_files import write_safetensors
 from shotstream_jax.checkpoints.weight_sources import find_source
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 
 # As the released files have them, but for sizes.
 WAN = {

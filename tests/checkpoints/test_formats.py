@@ -14,9 +14,7 @@ from shotstream_jax.checkpoints.formats import (
     without_copies,
 )
 from shotstream_jax.checkpoints.tensors import LazyArray
-from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B
-from shotstream_jax.models.text_encoder import UMT5_XXL
-from shotstream_jax.models.vae_config import WAN_VAE
+from shotstream_jax.models.configs import UMT5_XXL, WAN_1_3B, WAN_14B, WAN_VAE
 
 MANIFESTS = pathlib.Path(__file__).parents[1] / "manifests"
 PUBLISHED = {

@@ -11,7 +11,7 @@ import pytest
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.checkpoints.torch_writer import write_torch
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 
 CONFIG = DiTConfig(layers=6)
 """As wide as the 1.3B model, a fifth as deep."""

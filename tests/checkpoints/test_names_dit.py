@@ -10,8 +10,8 @@ import pytest
 
 from shotstream_jax.checkpoints.names_dit import diffusers_dit_names, dit_names
 from shotstream_jax.checkpoints.naming import Layout, TensorMapping, to_ours
+from shotstream_jax.models.configs import WAN_1_3B, WAN_14B
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B
 
 MANIFESTS = pathlib.Path(__file__).parents[1] / "manifests"
 TABLES = pytest.mark.parametrize("names", [dit_names, diffusers_dit_names])

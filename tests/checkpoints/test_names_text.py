@@ -10,7 +10,8 @@ import pytest
 
 from shotstream_jax.checkpoints.names_text import hf_text_names, text_names
 from shotstream_jax.checkpoints.naming import to_ours
-from shotstream_jax.models.text_encoder import UMT5_XXL, init_text_encoder
+from shotstream_jax.models.configs import UMT5_XXL
+from shotstream_jax.models.text_encoder import init_text_encoder
 
 MANIFEST = pathlib.Path(__file__).parents[1] / "manifests" / "umt5_xxl_encoder.json"
 TABLES = pytest.mark.parametrize("names", [text_names, hf_text_names])

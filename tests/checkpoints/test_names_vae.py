@@ -10,8 +10,8 @@ import pytest
 
 from shotstream_jax.checkpoints.names_vae import diffusers_vae_names, vae_names
 from shotstream_jax.checkpoints.naming import to_official, to_ours
+from shotstream_jax.models.configs import WAN_VAE, VAEConfig
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
 
 MANIFESTS = pathlib.Path(__file__).parents[1] / "manifests"
 MINIATURE = VAEConfig(

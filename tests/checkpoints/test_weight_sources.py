@@ -14,7 +14,7 @@ from shotstream_jax.checkpoints.report import PartialWeightsError
 from shotstream_jax.checkpoints.torch_writer import write_torch
 from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
 from shotstream_jax.model_config import LoRAConfig
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from shotstream_jax.cli.check import check, examine
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.story import FrameRef, StoryError, read_story
 

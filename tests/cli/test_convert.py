@@ -20,9 +20,7 @@ from shotstream_jax.checkpoints.torch_writer import write_torch
 from shotstream_jax.cli.convert import Convert, convert
 from shotstream_jax.cli.main import main
 from shotstream_jax.model_config import LoRAConfig
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 
 DIT = DiTConfig(dim=128, layers=2, heads=1, ffn_dim=8, freq_dim=4, text_dim=12, latent_channels=16)
 VAE = VAEConfig(base_channels=2, multipliers=(1, 2), residual_blocks=1, temporal_downsample=(True,))

@@ -9,11 +9,8 @@ import pytest
 
 from shotstream_jax.data.encode import CaptionCache, encode_caption_tokens, text_encoder_fn
 from shotstream_jax.data.tokenizer import word_tokenizer
-from shotstream_jax.models.text_encoder import (
-    TextEncoderConfig,
-    encode_tokens,
-    init_text_encoder,
-)
+from shotstream_jax.models.configs import TextEncoderConfig
+from shotstream_jax.models.text_encoder import encode_tokens, init_text_encoder
 
 TOKENIZER = word_tokenizer(["a", "red", "fox", "runs"], length=16)
 CONFIG = TextEncoderConfig(

@@ -14,7 +14,7 @@ import pytest
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 
 RELATIVE = 1e-4
 """Agreement asked of one float32 network call, relative to the largest recorded value."""

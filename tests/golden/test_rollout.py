@@ -14,8 +14,7 @@ from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import TextEncoderConfig, VAEConfig
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.stream import Camera, plan_for
 from shotstream_jax.story import Defaults, Shot, Story

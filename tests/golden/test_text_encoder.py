@@ -7,7 +7,8 @@ import pytest
 from shotstream_jax.checkpoints.names_text import text_names
 from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
-from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
+from shotstream_jax.models.configs import TextEncoderConfig
+from shotstream_jax.models.text_encoder import encode_tokens
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.models import vae
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
 
 STATIC = ("config", "dtype", "conv_impl")
 encode = jax.jit(vae.encode, static_argnames=STATIC)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from shotstream_jax.models.cache import Window
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import encode_captions, init_dit
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.rope import grid_positions, rotation
 
 CONFIG = DiTConfig(

@@ -12,7 +12,7 @@ from shotstream_jax.models.cache import (
     write_chunk,
     write_context,
 )
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 
 CONFIG = DiTConfig(dim=8, layers=2, heads=2, ffn_dim=8, text_tokens=3)
 TOKENS = 5

@@ -14,7 +14,7 @@ from shotstream_jax.models.cache import (
     write_context,
 )
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B, DiTConfig
+from shotstream_jax.models.configs import WAN_1_3B, WAN_14B, DiTConfig
 
 HOW = ("config", "compute")
 apply_dense = jax.jit(dit.apply_dense, static_argnames=(*HOW, "levels"))

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shotstream_jax.models.configs import WAN_1_3B, DiTConfig
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import WAN_1_3B, DiTConfig
 from shotstream_jax.models.lora import ALL_LINEARS, init_lora, merge
 
 SMALL = DiTConfig(dim=12, layers=3, heads=2, ffn_dim=20)

@@ -8,12 +8,8 @@ import numpy as np
 import pytest
 
 from shotstream_jax.models import text_encoder
-from shotstream_jax.models.text_encoder import (
-    UMT5_XXL,
-    TextEncoderConfig,
-    distance_buckets,
-    init_text_encoder,
-)
+from shotstream_jax.models.configs import UMT5_XXL, TextEncoderConfig
+from shotstream_jax.models.text_encoder import distance_buckets, init_text_encoder
 
 encode_tokens = jax.jit(text_encoder.encode_tokens, static_argnames=("config", "dtype"))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shotstream_jax.models import vae
-from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
+from shotstream_jax.models.configs import WAN_VAE, VAEConfig
 from shotstream_jax.models.vae_decoder import Upsample
 
 SIZES = {"latent_channels": 3, "latent_mean": (0.5, -1.0, 0.2), "latent_std": (2.0, 0.7, 1.3)}

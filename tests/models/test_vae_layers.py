@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.models.vae_layers import ChannelNorm, causal_conv, default_conv_impl
+from shotstream_jax.models.vae_layers import (
+    ChannelNorm,
+    causal_conv,
+    default_conv_impl,
+    frames_to_pixels,
+    pixels_to_frames,
+)
 
 
 @pytest.mark.parametrize("conv_impl", ["stacked", "conv3d"])
@@ -34,3 +40,18 @@ def test_norm_scales_channels_to_unit_mean_square():
     params = {"params": {"scale": jnp.asarray([1.0, 2.0, 3.0, 4.0])}}
     expected = [[[[[1.2, -3.2, 0.0, 0.0]], [[0.0, 0.0, 0.0, 0.0]]]]]
     np.testing.assert_allclose(norm.apply(params, x), expected, rtol=1e-6)
+
+
+def test_every_8_bit_colour_survives_the_round_trip():
+    frames = jnp.arange(256, dtype=jnp.uint8)[None, :, None].repeat(3, -1)
+    np.testing.assert_array_equal(pixels_to_frames(frames_to_pixels(frames)), frames)
+
+
+def test_black_and_white_are_the_ends_of_the_range():
+    frames = jnp.asarray([0, 255], jnp.uint8)[None, :, None].repeat(3, -1)
+    np.testing.assert_array_equal(frames_to_pixels(frames)[0, :, 0], [-1, 1])
+
+
+def test_pixels_round_to_the_nearest_colour_and_are_clipped():
+    pixels = jnp.asarray([-7.0, -0.999, 100.6 / 127.5 - 1, 1.7])[None, :, None].repeat(3, -1)
+    np.testing.assert_array_equal(pixels_to_frames(pixels)[0, :, 0], [0, 0, 101, 255])

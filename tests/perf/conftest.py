@@ -8,9 +8,7 @@ import pytest
 
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.rollout.networks import Networks

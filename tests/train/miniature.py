@@ -7,8 +7,7 @@ import pathlib
 
 from shotstream_jax.model_config import LoRAConfig, ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, VAEConfig
 from shotstream_jax.presets import TINY
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.objectives.dmd import DMDConfig

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from shotstream_jax.models.attention import attend
 from shotstream_jax.models.cache import Prefix
 from shotstream_jax.models.compute import AttentionBackend
+from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae import init_decoder_cache, init_vae
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.models.vae_decoder import DecoderCache
 from shotstream_jax.models.vae_layers import ConvImpl
 from shotstream_jax.perf.bench.timing import rate, seconds_of

@@ -12,9 +12,7 @@ the timestep, text and patch embeddings are left out (together far below one per
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 
 
 def dit_weights(config: DiTConfig) -> int:

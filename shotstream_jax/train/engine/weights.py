@@ -23,11 +23,10 @@ from shotstream_jax.checkpoints.manager import (
 )
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE
 from shotstream_jax.model_config import CheckpointConfig, ModelConfig, NetworkConfig
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig, VAEConfig
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
+from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.engine.stage import Scores, Weights
 from shotstream_jax.typing import Array, Key, Params
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.conditioning import Conditioning, predict_velocity
 from shotstream_jax.schedule import TRAIN_STEPS, velocity_to_x0

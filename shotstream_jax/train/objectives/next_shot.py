@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.conditioning import Conditioning
 from shotstream_jax.schedule import FlowSchedule

@@ -32,8 +32,8 @@ from shotstream_jax.models.cache import (
     write_chunk,
 )
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.models.dit import apply_cached, encode_captions
-from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.chunk import (
     Context,

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae import decode, encode_moments, init_vae
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.train.engine.objective import Report, Scored
 from shotstream_jax.typing import Array, Float, Key, Latents, Params, Pixels
 

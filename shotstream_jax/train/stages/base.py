@@ -23,9 +23,9 @@ from shotstream_jax.data.tokenizer import TOKENIZER_FILE, Tokenizer, word_tokeni
 from shotstream_jax.data.transforms import SingleShot
 from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import DiTConfig
-from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
+from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.storyworld.captions import VOCABULARY

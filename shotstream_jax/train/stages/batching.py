@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from shotstream_jax.models.text_encoder import TextEncoderConfig, encode_tokens
+from shotstream_jax.models.configs import TextEncoderConfig
+from shotstream_jax.models.text_encoder import encode_tokens
 from shotstream_jax.rollout.conditioning import FIRST_SHOT, Conditioning
 from shotstream_jax.train.engine.objective import Batch
 from shotstream_jax.train.objectives.next_shot import Clip

@@ -31,9 +31,9 @@ from shotstream_jax.data.latent_films import LatentFilms, reference_frames
 from shotstream_jax.data.transforms import Sample, StoryCaptions
 from shotstream_jax.model_config import LoRAConfig
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.vae import decode_frame_by_frame, encode_images
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.rollout.conditioning import Conditioning
 from shotstream_jax.sharding import each_sample
 from shotstream_jax.story import ContextPolicy, context_frames

@@ -19,9 +19,8 @@ from shotstream_jax.data.latent_films import LATENT_FILMS, reference_frames
 from shotstream_jax.data.shards import Arrays
 from shotstream_jax.data.sources import FilmSource, RecordSource
 from shotstream_jax.model_config import ModelConfig
-from shotstream_jax.models.pixels import frames_to_pixels
-from shotstream_jax.models.vae import encode, encode_images
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
+from shotstream_jax.models.vae import encode, encode_images, frames_to_pixels
 from shotstream_jax.sharding import each_sample, sample_sharding
 from shotstream_jax.story import CONTEXT_BUDGET
 from shotstream_jax.storyworld.geometry import Picture

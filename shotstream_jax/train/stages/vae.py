@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from shotstream_jax.checkpoints.manager import load_network, save_checkpoint
 from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.compute import FORMATS
-from shotstream_jax.models.pixels import frames_to_pixels
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
+from shotstream_jax.models.vae import frames_to_pixels
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.storyworld.spec import Split

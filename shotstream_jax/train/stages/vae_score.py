@@ -11,9 +11,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from shotstream_jax.files import atomic_file
-from shotstream_jax.models.pixels import frames_to_pixels, pixels_to_frames
-from shotstream_jax.models.vae import decode, encode, encode_moments
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
+from shotstream_jax.models.vae import (
+    decode,
+    encode,
+    encode_moments,
+    frames_to_pixels,
+    pixels_to_frames,
+)
 from shotstream_jax.storyworld.attributes import ATTRIBUTES
 from shotstream_jax.storyworld.oracle import observe_shot
 from shotstream_jax.storyworld.source import WorldFilm, WorldSource

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from shotstream_jax.models.configs import UMT5_XXL, WAN_1_3B, WAN_14B, WAN_VAE, VAEConfig
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import WAN_1_3B, WAN_14B
-from shotstream_jax.models.text_encoder import UMT5_XXL, init_text_encoder
+from shotstream_jax.models.text_encoder import init_text_encoder
 from shotstream_jax.models.vae import (
     decode_first,
     decode_next,
@@ -16,7 +16,6 @@ from shotstream_jax.models.vae import (
     init_decoder_cache,
     init_vae,
 )
-from shotstream_jax.models.vae_config import WAN_VAE, VAEConfig
 from shotstream_jax.perf.plan.cost import (
     decode_flops,
     decoder_past,

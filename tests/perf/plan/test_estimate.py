@@ -8,7 +8,7 @@ import pytest
 
 from shotstream_jax.models.cache import Window
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.models.dit_config import DiTConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.estimate import estimate, memory
 from shotstream_jax.perf.plan.film_cost import shot_flops

@@ -7,9 +7,7 @@ import pytest
 
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import Window
-from shotstream_jax.models.dit_config import WAN_1_3B
-from shotstream_jax.models.text_encoder import UMT5_XXL
-from shotstream_jax.models.vae_config import WAN_VAE
+from shotstream_jax.models.configs import UMT5_XXL, WAN_1_3B, WAN_VAE
 from shotstream_jax.perf.bench.run import BenchSettings, bench_story
 from shotstream_jax.perf.bench.split import split
 from shotstream_jax.perf.film_shape import FilmShape

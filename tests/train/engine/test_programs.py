@@ -14,8 +14,8 @@ import pytest
 
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.model_config import CheckpointConfig
+from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae import init_vae
-from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.engine.objective import Objective
 from shotstream_jax.train.engine.optimizer import OptimizerConfig

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shotstream_jax.models.configs import WAN_1_3B
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.models.dit_config import WAN_1_3B
 from shotstream_jax.schedule import FlowSchedule
 from shotstream_jax.train.objectives.flow_matching import FlowDraw, draw_flow
 from shotstream_jax.train.objectives.next_shot import Clip, teacher_loss, trainable_mask

@@ -11,8 +11,7 @@ from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.data.latent_films import LatentFilms
 from shotstream_jax.data.sources import RecordSource
 from shotstream_jax.model_config import CheckpointConfig
-from shotstream_jax.models.pixels import frames_to_pixels
-from shotstream_jax.models.vae import encode, encode_images, init_vae
+from shotstream_jax.models.vae import encode, encode_images, frames_to_pixels, init_vae
 from shotstream_jax.storyworld.builder import StoryWorld, StoryWorldConfig
 from shotstream_jax.train.engine.dataset_job import build_dataset
 from tests.train import miniature

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from shotstream_jax.checkpoints.manager import load_network, read_config
-from shotstream_jax.models.pixels import frames_to_pixels
-from shotstream_jax.models.vae import decode, encode, init_vae
-from shotstream_jax.models.vae_config import VAEConfig
+from shotstream_jax.models.configs import VAEConfig
+from shotstream_jax.models.vae import decode, encode, frames_to_pixels, init_vae
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.train.engine.loop import train

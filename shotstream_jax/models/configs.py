@@ -1,4 +1,4 @@
-"""The sizes of a video autoencoder; importable without the network."""
+"""The sizes of the three networks; importable without the networks."""
 
 import dataclasses
 import math
@@ -12,6 +12,64 @@ _WAN_STD = (
     *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
     *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiTConfig:
+    """A Wan2.1 text-to-video transformer. Defaults are the 1.3B model.
+
+    Attributes:
+      dim: width of the residual stream.
+      layers: transformer blocks.
+      heads: attention heads; `dim / heads` is even and holds the three rotary axes.
+      ffn_dim: hidden width of the feed-forward layers.
+      freq_dim: width of the sinusoidal embedding of a timestep.
+      text_dim: width of an encoded caption.
+      text_tokens: length of an encoded caption; longer is refused, shorter is zero-padded.
+      latent_channels: channels of a latent frame, in and out.
+      patch: rows and columns of latent that make one token.
+      shot_phase: radians added to temporal rotations from one shot to the next, which tells
+        context frames from the shot's own (0 turns it off).
+    """
+
+    dim: int = 1536
+    layers: int = 30
+    heads: int = 12
+    ffn_dim: int = 8960
+    freq_dim: int = 256
+    text_dim: int = 4096
+    text_tokens: int = 512
+    latent_channels: int = 16
+    patch: tuple[int, int] = (2, 2)
+    # The released student's value.
+    shot_phase: float = 1 / 6
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: sizes below 1, or that do not fit together, with both values."""
+        for name, value in dataclasses.asdict(self).items():
+            if name != "shot_phase" and min(value if name == "patch" else (value,)) < 1:
+                raise ValueError(f"{name} {value} must be at least 1.")
+        if self.dim % self.heads or (self.dim // self.heads) % 2:
+            raise ValueError(
+                f"dim {self.dim} over {self.heads} heads gives heads of {self.dim / self.heads:g}; "
+                "heads must be an even whole number of channels wide."
+            )
+        if self.freq_dim % 2:
+            raise ValueError(f"freq_dim {self.freq_dim} must be even: half cosines, half sines.")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.dim // self.heads
+
+    @property
+    def patch_channels(self) -> int:
+        """Values in one patch: rows x columns x channels."""
+        return self.patch[0] * self.patch[1] * self.latent_channels
+
+
+WAN_1_3B = DiTConfig()
+WAN_14B = DiTConfig(dim=5120, layers=40, heads=40, ffn_dim=13824)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,3 +197,56 @@ class VAEConfig:
 
 
 WAN_VAE = VAEConfig()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextEncoderConfig:
+    """The sizes of a UMT5 encoder. Defaults are UMT5-XXL.
+
+    Attributes:
+      vocab: rows of the embedding table; at least as many as the tokenizer has ids.
+      dim: width of the residual stream, and of an encoded caption.
+      attention_dim: width of all heads together.
+      ffn_dim: hidden width of the gated feed-forward layers.
+      heads: attention heads.
+      layers: transformer blocks.
+      buckets: relative-position buckets, half for keys ahead; a quarter hold one distance each.
+      max_distance: distance in tokens from which all share the last bucket.
+    """
+
+    vocab: int = 256384
+    dim: int = 4096
+    attention_dim: int = 4096
+    ffn_dim: int = 10240
+    heads: int = 64
+    layers: int = 24
+    buckets: int = 32
+    max_distance: int = 128
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError: sizes that do not fit together, with both values."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} {getattr(self, field.name)} must be at least 1.")
+        if self.attention_dim % self.heads:
+            raise ValueError(
+                f"attention_dim {self.attention_dim} does not divide into {self.heads} heads; "
+                "make it a multiple."
+            )
+        if self.buckets % 4:
+            raise ValueError(
+                f"buckets {self.buckets} must be a multiple of 4: back and ahead, near and far."
+            )
+        if self.max_distance <= self.buckets // 4:
+            raise ValueError(
+                f"max_distance {self.max_distance} must exceed buckets / 4 = {self.buckets // 4}, "
+                "the distances that have a bucket of their own."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of one attention head."""
+        return self.attention_dim // self.heads
+
+
+UMT5_XXL = TextEncoderConfig()

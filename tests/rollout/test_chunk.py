@@ -11,7 +11,7 @@ from shotstream_jax.models.cache import KeyValue, init_cache, write_chunk, write
 from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.quantise import dequantise
 from shotstream_jax.models.rope import grid_positions, rotate, rotation
-from shotstream_jax.rollout.positions import check_positions, chunk_number, turn_back
+from shotstream_jax.rollout.chunk import check_positions, chunk_number, turn_back
 
 ROWS, COLS = 2, 3
 TOKENS = ROWS * COLS
