@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from shotstream_jax.model import Model, open_model
     from shotstream_jax.rollout.engine import Engine
     from shotstream_jax.rollout.networks import Networks
-    from shotstream_jax.rollout.state import ShotState
+    from shotstream_jax.rollout.shot_state import ShotState
     from shotstream_jax.rollout.stream import Camera, FilmedChunk, stream_story
     from shotstream_jax.story import Defaults, Shot, Story, dump_story, load_story
 

@@ -27,7 +27,7 @@ from shotstream_jax.cli.options import open_named
 from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.cli.train import train_file
 from shotstream_jax.evaluation.eval_options import EvalOptions, command_line
-from shotstream_jax.evaluation.films import EvalSetup, EvalStory, Film, draw_stories
+from shotstream_jax.evaluation.films import EvalSetup, EvalStory, ShotVideos, draw_stories
 from shotstream_jax.evaluation.generators import BindGenerator, bind_generator
 from shotstream_jax.evaluation.passes import Evaluation, EvaluationProgress, plan_passes, run_passes
 from shotstream_jax.evaluation.scores import Metric, PassName
@@ -41,7 +41,7 @@ from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.teacher import SampleConfig
 from shotstream_jax.storyworld.geometry import Picture
 
-METRICS, CONTACT = "metrics.json", "contact.png"
+METRICS, SHEET = "metrics.json", "contact.png"
 
 _LINES = 10
 
@@ -191,13 +191,13 @@ def _write(
     model: Model,
     document: Mapping[str, Any],
     stories: Sequence[EvalStory],
-    films: Sequence[Film],
+    films: Sequence[ShotVideos],
 ) -> None:
     folder = args.output or pathlib.Path()
     with atomic_file(folder / METRICS) as partial:
         partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     title, badge = _made_by(args, model)
-    save_story_sheet(folder / CONTACT, stories, films, title=title, badge=badge)
+    save_story_sheet(folder / SHEET, stories, films, title=title, badge=badge)
 
 
 _ROWS = {
@@ -247,7 +247,7 @@ class _FirstFilms:
     """Shows the progress, and keeps the first films for the contact sheet."""
 
     def __init__(self, bar: ProgressBar) -> None:
-        self.films: list[Film] = []
+        self.films: list[ShotVideos] = []
         self._bar, self._meter = bar, RateMeter()
 
     def watch(self, progress: EvaluationProgress) -> None:

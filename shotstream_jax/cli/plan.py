@@ -29,7 +29,7 @@ from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import plan_program
 from shotstream_jax.perf.plan.experiment import plan_experiment
-from shotstream_jax.perf.plan.film import plan_film, project_program
+from shotstream_jax.perf.plan.film import project_film, project_program
 from shotstream_jax.perf.plan.film_cost import program_flops
 from shotstream_jax.perf.plan.programs import film_programs
 from shotstream_jax.perf.plan.projection import check_share
@@ -171,7 +171,10 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
     }
     share = args.share_of_peak
     if args.program == "film":
-        return {**about, **dataclasses.asdict(plan_film(shape, target, mesh, share_of_peak=share))}
+        return {
+            **about,
+            **dataclasses.asdict(project_film(shape, target, mesh, share_of_peak=share)),
+        }
     programs = film_programs(shape, mesh)
     plans = {}
     for name in programs if args.program == "all" else [args.program]:

@@ -8,15 +8,15 @@ from typing import Any
 
 from shotstream_jax.story import ShotPlan, Story
 
-Document = dict[str, Any]
+PlanDocument = dict[str, Any]
 
 
-def plan_document(plan: ShotPlan) -> Document:
+def plan_document(plan: ShotPlan) -> PlanDocument:
     """A plan in plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(plan)))
 
 
-def upgraded(document: Mapping[str, Any], story: Story) -> Document:
+def upgraded(document: Mapping[str, Any], story: Story) -> PlanDocument:
     """A plan of any release, as this release writes it.
 
     Release 0.1 listed the captions of all shots so far and named context frames by place.
@@ -25,7 +25,7 @@ def upgraded(document: Mapping[str, Any], story: Story) -> Document:
         return dict(document)
     captions, index = document["captions"], document["index"]
 
-    def source(ref: Mapping[str, int]) -> Document:
+    def source(ref: Mapping[str, int]) -> PlanDocument:
         frame = {"shot_id": story.shot_id(ref["shot"]), "take": 0, "frame": ref["frame"]}
         return {"source": frame, "caption": captions[ref["shot"]], "rope_shot": ref["shot"]}
 
@@ -44,7 +44,7 @@ def upgraded(document: Mapping[str, Any], story: Story) -> Document:
     }
 
 
-def difference(filmed: Document, asked: Document) -> tuple[str | None, bool]:
+def difference(filmed: PlanDocument, asked: PlanDocument) -> tuple[str | None, bool]:
     """The first field in which two plans differ, takes of earlier shots apart.
 
     Returns:
@@ -57,7 +57,7 @@ def difference(filmed: Document, asked: Document) -> tuple[str | None, bool]:
     return None, filmed != asked
 
 
-def _without_takes(document: Document) -> Document:
+def _without_takes(document: PlanDocument) -> PlanDocument:
     document = copy.deepcopy(document)
     for frame in document.get("context", ()):
         frame["source"].pop("take", None)

@@ -28,7 +28,7 @@ from shotstream_jax.storyworld.render import VIDEO_FRAMES, render_shot
 from shotstream_jax.storyworld.spec import MAX_SHOTS, Split, StorySpec, sample_story
 from shotstream_jax.typing import HostFrames, Latents, Params, Pixels, UInt8
 
-Film = tuple[HostFrames, ...]
+ShotVideos = tuple[HostFrames, ...]
 """The shots of a film."""
 
 FEWEST_SHOTS = 2
@@ -48,7 +48,7 @@ class EvalStory:
     seed: int
 
 
-VideoGenerator = Callable[[Sequence[EvalStory]], Iterator[Film]]
+VideoGenerator = Callable[[Sequence[EvalStory]], Iterator[ShotVideos]]
 """Yields one film a story, in the order of the stories."""
 
 
@@ -161,7 +161,7 @@ def count_chunks(networks: Networks, video_frames: int) -> int:
 def true_films(setup: EvalSetup) -> VideoGenerator:
     """The ground truth."""
 
-    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+    def make(stories: Sequence[EvalStory]) -> Iterator[ShotVideos]:
         for story in stories:
             shots = range(len(story.spec.shots))
             yield tuple(setup.true_shot(story.spec, shot) for shot in shots)
@@ -172,7 +172,7 @@ def true_films(setup: EvalSetup) -> VideoGenerator:
 def reconstructed_films(networks: Networks, setup: EvalSetup) -> VideoGenerator:
     """Ground truth that went through the autoencoder: no model that decodes with it does better."""
 
-    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+    def make(stories: Sequence[EvalStory]) -> Iterator[ShotVideos]:
         for film in true_films(setup)(stories):
             pixels = decode_shots(networks, encode_shots(networks, np.stack(film)))
             yield tuple(np.asarray(to_video(pixels)))

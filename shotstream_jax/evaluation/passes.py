@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from shotstream_jax.evaluation.films import EvalSetup, EvalStory, Film, VideoGenerator
+from shotstream_jax.evaluation.films import EvalSetup, EvalStory, ShotVideos, VideoGenerator
 from shotstream_jax.evaluation.scores import (
     Metric,
     PassName,
@@ -40,7 +40,7 @@ class EvaluationProgress:
 
     part: str
     story: int
-    film: Film | None
+    film: ShotVideos | None
     done: int
     total: int
 
@@ -131,7 +131,7 @@ class _FilmTimer:
         # Not a RateMeter: only the generator's share of the time counts, compilation included.
         self.frames, self.seconds = 0, 0.0
 
-    def timed(self, films: Iterator[Film], setup: EvalSetup) -> Iterator[Film]:
+    def timed(self, films: Iterator[ShotVideos], setup: EvalSetup) -> Iterator[ShotVideos]:
         """The same films; the time until each is there is added up, scoring is not."""
         while True:
             began = time.perf_counter()
@@ -142,7 +142,7 @@ class _FilmTimer:
             self.frames += sum(len(shot) for shot in film[setup.reference_shots :])
             yield film
 
-    def scored(self, part: str, story: int, film: Film | None = None) -> None:
+    def scored(self, part: str, story: int, film: ShotVideos | None = None) -> None:
         """Count a film that was scored."""
         self._done += 1
         self._watch(
@@ -163,7 +163,7 @@ def _try_oracle(
 
 def _score(
     name: PassName,
-    films: Iterator[Film],
+    films: Iterator[ShotVideos],
     stories: Sequence[EvalStory],
     setup: EvalSetup,
     timer: _FilmTimer,

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 from shotstream_jax.contact_sheet import ContactRow, contact_sheet, save_png
-from shotstream_jax.evaluation.films import EvalStory, Film
+from shotstream_jax.evaluation.films import EvalStory, ShotVideos
 from shotstream_jax.storyworld.captions import prompts
 
 SHOWN = 3
@@ -14,7 +14,7 @@ SHOWN = 3
 def save_story_sheet(
     path: pathlib.Path,
     stories: Sequence[EvalStory],
-    films: Sequence[Film],
+    films: Sequence[ShotVideos],
     *,
     title: str,
     badge: str = "",

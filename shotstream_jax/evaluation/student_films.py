@@ -7,7 +7,7 @@ import numpy as np
 from shotstream_jax.evaluation.films import (
     EvalSetup,
     EvalStory,
-    Film,
+    ShotVideos,
     VideoGenerator,
     count_chunks,
     encode_shots,
@@ -26,13 +26,13 @@ def student_films(networks: Networks, setup: EvalSetup) -> VideoGenerator:
     networks.config.latent_grid(setup.size)
     count_chunks(networks, setup.video_frames)
 
-    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+    def make(stories: Sequence[EvalStory]) -> Iterator[ShotVideos]:
         return (_film(networks, setup, story) for story in stories)
 
     return make
 
 
-def _film(networks: Networks, setup: EvalSetup, story: EvalStory) -> Film:
+def _film(networks: Networks, setup: EvalSetup, story: EvalStory) -> ShotVideos:
     plans, film = plan_film(networks, setup, story), []
     camera = Camera(networks, setup.size, wanted=context_sources(plans))
     for plan in plans:

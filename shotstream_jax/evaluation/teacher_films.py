@@ -15,7 +15,7 @@ import numpy as np
 from shotstream_jax.evaluation.films import (
     EvalSetup,
     EvalStory,
-    Film,
+    ShotVideos,
     VideoGenerator,
     count_chunks,
     decode_shots,
@@ -69,7 +69,7 @@ def teacher_films(
         unprompted = networks.encode_text([negative])[0]
     film = functools.partial(_film_together, networks, setup, sample, unprompted)
 
-    def make(stories: Sequence[EvalStory]) -> Iterator[Film]:
+    def make(stories: Sequence[EvalStory]) -> Iterator[ShotVideos]:
         for _, group in itertools.groupby(stories, key=lambda story: len(story.spec.shots)):
             for together, wanted in _batches(list(group), batch):
                 yield from film(together)[:wanted]
@@ -92,7 +92,7 @@ def _film_together(
     sample: SampleConfig,
     unprompted: jax.Array,
     stories: Sequence[EvalStory],
-) -> list[Film]:
+) -> list[ShotVideos]:
     plans = [plan_film(networks, setup, story) for story in stories]
     negative = jnp.broadcast_to(unprompted, (len(stories), 1, *unprompted.shape))
     seen: list[Pixels] = []

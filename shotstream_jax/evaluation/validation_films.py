@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 
-from shotstream_jax.evaluation.films import EvalSetup, Film, draw_stories
+from shotstream_jax.evaluation.films import EvalSetup, ShotVideos, draw_stories
 from shotstream_jax.evaluation.generators import TransformerRole, bind_generator
 from shotstream_jax.evaluation.passes import EvaluationProgress, PassName, run_passes
 from shotstream_jax.evaluation.story_sheet import save_story_sheet
@@ -55,7 +55,7 @@ def validate_films(
         "own": films.setup,
         "given": dataclasses.replace(films.setup, reference_shots=1),
     }
-    own: list[Film] = []
+    own: list[ShotVideos] = []
 
     def watch(progress: EvaluationProgress) -> None:
         if progress.part == "own" and progress.film:

@@ -29,7 +29,7 @@ _BASE = 10000.0
 
 
 @pytree
-class Positions:
+class TokenPositions:
     """Integer coordinates of tokens.
 
     Attributes:
@@ -55,7 +55,7 @@ class Rotation:
 
 def grid_positions(
     frames: Int[Array, "batch frame"], shots: Int[Array, "batch frame"], rows: int, cols: int
-) -> Positions:
+) -> TokenPositions:
     """Positions of all patches of some frames: frame-major, then row, then column."""
     batch, count = frames.shape
     row, col = np.divmod(np.arange(rows * cols, dtype=np.int32), cols)
@@ -66,12 +66,12 @@ def grid_positions(
     def of_patch(values: Int[np.ndarray, " patch"]) -> Int[Array, "batch token"]:
         return jnp.broadcast_to(np.tile(values, count), (batch, count * rows * cols))
 
-    return Positions(
+    return TokenPositions(
         frame=of_frame(frames), row=of_patch(row), col=of_patch(col), shot=of_frame(shots)
     )
 
 
-def rotation(positions: Positions, head_dim: int, shot_phase: float) -> Rotation:
+def rotation(positions: TokenPositions, head_dim: int, shot_phase: float) -> Rotation:
     """Rotation of tokens from the tables. Positions must lie in [0, MAX_POSITION).
 
     `shot_phase` is added to every temporal angle for each shot number, in radians.

@@ -83,7 +83,7 @@ class Approximation:
         )
 
 
-def denoise_and_keep(
+def denoise_keeping_keys(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,

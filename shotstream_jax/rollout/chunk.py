@@ -4,8 +4,8 @@ All functions are pure. `prepare_shot` fills a cache for a new shot, `denoise_ch
 `commit_chunk` returns it with the chunk's clean keys and values written (donate it).
 
 Positions: context frames are numbered 0 .. context - 1, chunk `c` follows at context + c * chunk.
-A chunk's number decides its positions and its slot in the cache. With T trained chunks, chunk `n` of
-a take is filmed as
+A chunk's number decides its positions and its slot in the cache. With T trained chunks, chunk `n`
+of a take is filmed as
 
     running   n
     rebased   min(n, T - 1), after the T - 1 chunks before it were committed again as 0 .. T - 2
@@ -270,7 +270,7 @@ def check_positions(config: ModelConfig, positions: Positions, last: int) -> Non
         )
 
 
-def turn_back(cache: ShotCache, *, config: DiTConfig) -> ShotCache:
+def turn_keys_back(cache: ShotCache, *, config: DiTConfig) -> ShotCache:
     """A full local cache moved one chunk into the past: the oldest chunk leaves, others move down.
 
     Keys are stored rotated, and rotations add up: turning a key by minus one chunk of frames gives

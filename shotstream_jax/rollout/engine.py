@@ -35,7 +35,7 @@ from shotstream_jax.rollout.chunk import (
 )
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import Run, no_profile
-from shotstream_jax.rollout.state import DecodedChunk, PartPixels, ShotState
+from shotstream_jax.rollout.shot_state import DecodedChunk, PartPixels, ShotState
 from shotstream_jax.story import ShotPlan
 from shotstream_jax.typing import Array, Float, Latents, Params
 

@@ -1,8 +1,8 @@
 """Merged passes: what fills the cache shares a pass with the first step of the chunk that follows.
 
-`denoise_first` and `denoise_next` return the latents and the cache that two calls of `chunk.py`
-would; the weights are read once where those read them twice. A shot of 7 chunks, whose last is not
-committed, takes 28 passes in place of 35: one for each step, and none for the context.
+`context_pass_and_denoise` and `clean_pass_and_denoise` return the latents and the cache that two
+calls of `chunk.py` would; the weights are read once where those read them twice. A shot of 7 chunks,
+whose last is not committed, takes 28 passes in place of 35: one a step, and none for the context.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.typing import Array, Float, Index, Latents, Params
 
 
-def denoise_first(
+def context_pass_and_denoise(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,
@@ -72,7 +72,7 @@ def denoise_first(
     return latents, cache
 
 
-def denoise_next(
+def clean_pass_and_denoise(
     params: Params,
     config: DiTConfig,
     cache: ShotCache,

@@ -58,11 +58,11 @@ encode_image = jax.jit(vae.encode_images, static_argnames=("config", "conv_impl"
 prepare = _network(chunk.prepare_shot, donate_argnames="cache")
 commit = _network(chunk.commit_chunk, donate_argnames="cache")
 denoise = _steps(chunk.denoise_chunk)
-denoise_first = _steps(merged.denoise_first, donate_argnames="cache")
-denoise_next = _steps(merged.denoise_next, donate_argnames="cache")
-denoise_and_keep = _steps(approximate.denoise_and_keep, donate_argnames="cache")
+denoise_first = _steps(merged.context_pass_and_denoise, donate_argnames="cache")
+denoise_next = _steps(merged.clean_pass_and_denoise, donate_argnames="cache")
+denoise_and_keep = _steps(approximate.denoise_keeping_keys, donate_argnames="cache")
 denoise_shot = _steps(shot.rollout_shot, donate_argnames="cache")
-turn_back = jax.jit(chunk.turn_back, static_argnames="config", donate_argnames="cache")
+turn_back = jax.jit(chunk.turn_keys_back, static_argnames="config", donate_argnames="cache")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 3, 4, 5, 6))

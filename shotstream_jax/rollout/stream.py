@@ -17,7 +17,7 @@ from shotstream_jax.rollout.chunk import ChunkNoise
 from shotstream_jax.rollout.engine import Engine
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.rollout.programs import Run, no_profile
-from shotstream_jax.rollout.state import DecodedChunk, PartFrames, ShotState
+from shotstream_jax.rollout.shot_state import DecodedChunk, PartFrames, ShotState
 from shotstream_jax.story import (
     ContextPolicy,
     ShotPlan,

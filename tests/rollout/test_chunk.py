@@ -11,7 +11,7 @@ from shotstream_jax.models.cache import KeyValue, init_cache, write_chunk, write
 from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.models.quantise import dequantise
 from shotstream_jax.models.rope import grid_positions, rotate, rotation
-from shotstream_jax.rollout.chunk import check_positions, chunk_number, turn_back
+from shotstream_jax.rollout.chunk import check_positions, chunk_number, turn_keys_back
 
 ROWS, COLS = 2, 3
 TOKENS = ROWS * COLS
@@ -75,7 +75,7 @@ def test_turned_keys_are_those_of_the_numbers_below(networks, in_int8):
         key = at(raw(chunk, window.chunk), first, window.chunk)
         cache = write_chunk(cache, kv(key, raw(10 + chunk, window.chunk)), chunk)
 
-    turned = dequantise(turn_back(cache, config=config).kv)
+    turned = dequantise(turn_keys_back(cache, config=config).kv)
     start, step = window.context * TOKENS, window.chunk * TOKENS
     atol = 0.1 if in_int8 else 1e-5
     np.testing.assert_allclose(turned.key[:, :, :start], context.key, atol=atol)

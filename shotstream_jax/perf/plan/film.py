@@ -48,7 +48,7 @@ class FilmPlan:
     programs: Mapping[str, Plan]
 
 
-def plan_film(shape: FilmShape, target: Target, mesh: Mesh, *, share_of_peak: float) -> FilmPlan:
+def project_film(shape: FilmShape, target: Target, mesh: Mesh, *, share_of_peak: float) -> FilmPlan:
     """Compile every program that films, and add up what must lie on a device together."""
     programs = film_programs(shape, mesh)
     plans = {

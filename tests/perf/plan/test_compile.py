@@ -12,7 +12,7 @@ import pytest
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import Plan, collective_bytes, plan_program
-from shotstream_jax.perf.plan.film import plan_film, project_program, resident_memory
+from shotstream_jax.perf.plan.film import project_film, project_program, resident_memory
 from shotstream_jax.perf.plan.film_cost import film_flops, program_flops
 from shotstream_jax.perf.plan.programs import Program, film_programs, filming
 from shotstream_jax.perf.targets import CHIPS, Target, find_target, target_mesh
@@ -160,7 +160,7 @@ def test_a_film_holds_everything_at_once(shape, monkeypatch):
     some = ("commit", "decode")
     monkeypatch.setattr("shotstream_jax.perf.plan.film.filming", lambda shape: some)
     shape, target, mesh = on(shape, "v6e:1x1")
-    film = plan_film(shape, target, mesh, share_of_peak=0.5)
+    film = project_film(shape, target, mesh, share_of_peak=0.5)
     assert film.fits
     assert set(film.programs) == set(some) < set(filming(shape))
     assert {"dit", "vae", "cache", "past"} <= film.argument_bytes.keys()
@@ -183,7 +183,7 @@ def test_a_film_that_is_too_large_together_does_not_fit(shape, monkeypatch):
         lambda *_: plan(argument_bytes=dict([next(turns)])),
     )
     target = Target(name="t", chip=CHIPS["v5e"], devices=tuple(jax.devices()[:1]))
-    film = plan_film(shape, target, make_mesh(target.devices), share_of_peak=0.4)
+    film = project_film(shape, target, make_mesh(target.devices), share_of_peak=0.4)
     assert film.memory["arguments"] == 18 << 30
     assert not film.fits
 
