@@ -1,8 +1,9 @@
 """Merged passes: what fills the cache shares a pass with the first step of the chunk that follows.
 
 `context_pass_and_denoise` and `clean_pass_and_denoise` return the latents and the cache that two
-calls of `chunk.py` would; the weights are read once where those read them twice. A shot of 7 chunks,
-whose last is not committed, takes 28 passes in place of 35: one a step, and none for the context.
+calls of `chunk.py` would; the weights are read once where those read them twice. A shot of 7
+chunks, whose last is not committed, takes 28 passes in place of 35: one a step, and none for the
+context.
 """
 
 import dataclasses

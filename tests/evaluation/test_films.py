@@ -73,7 +73,8 @@ def test_plans_see_earlier_shots(networks, setup, story):
     plans = plan_film(networks, setup, story)
     assert [plan.rope_shot for plan in plans] == [1, 1, 2]
     assert plans[0].context == ()
-    assert seen(plans[2]) == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 4))
+    # Six slots, three a shot: its first frame, the middle and the last.
+    assert seen(plans[2]) == tuple(FrameRef(shot, frame) for shot in (0, 1) for frame in (0, 2, 4))
     assert {(plan.seed, plan.chunks) for plan in plans} == {(5, 1)}
 
 
@@ -88,8 +89,8 @@ def test_plans_see_the_frames_of_their_policy(networks, setup, story):
         seen(plan_film(networks, dataclasses.replace(setup, policy=policy), story)[2])
         for policy in ("first", "ends")
     )
-    assert first == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 0))
-    assert ends == (FrameRef(0, 0), FrameRef(1, 0), FrameRef(1, 4))
+    assert first == tuple(FrameRef(shot, 0) for shot in (0, 0, 0, 1, 1, 1))
+    assert ends == tuple(FrameRef(shot, frame) for shot in (0, 1) for frame in (0, 0, 4))
 
 
 def test_context_may_read_the_caption_of_the_new_shot(networks, setup, story):

@@ -19,7 +19,7 @@ from shotstream_jax.storyworld.captions import prompts
 from shotstream_jax.storyworld.spec import sample_story
 
 SAMPLE = SampleConfig(steps=3, guidance=3.0)
-NOTHING = jnp.zeros((1, 3, 4, 6, 4))
+NOTHING = jnp.zeros((1, 6, 4, 6, 4))
 
 decode = jax.jit(vae.decode, static_argnames="config")
 encode = jax.jit(vae.encode_images, static_argnames="config")
@@ -68,14 +68,18 @@ def test_shots_are_sampled_as_by_hand(networks, setup, story, made):
     # The shot and the frame that each context frame is of, the captions, the rotation's number.
     for shot, (refs, captions, rope_shot) in enumerate(
         [
-            ([], [first, first, first, first], 1),
-            ([(0, 0), (0, 2), (0, 4)], [first, first, first, second], 1),
-            ([(0, 0), (1, 0), (1, 4)], [first, second, second, third], 2),
+            ([], [first] * 7, 1),
+            ([(0, frame) for frame in (0, 1, 2, 2, 3, 4)], [first] * 6 + [second], 1),
+            (
+                [(shot, frame) for shot in (0, 1) for frame in (0, 2, 4)],
+                [first] * 3 + [second] * 3 + [third],
+                2,
+            ),
         ]
     ):
         images = [seen[earlier][:, frame] for earlier, frame in refs]
         context = encode(*networks_vae, jnp.stack(images, axis=1)) if refs else NOTHING
-        context_shots = [earlier for earlier, _ in refs] or [0, 0, 0]
+        context_shots = [earlier for earlier, _ in refs] or [0] * 6
         noise = chunk_noise(story.seed, shot, 0, 0, steps=1, shape=(1, 2, 4, 6, 4))[0]
         text = networks.encode_text(captions)[None]
         latents = by_hand(

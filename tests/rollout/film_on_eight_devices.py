@@ -25,7 +25,12 @@ STORY = Story(
     shots=(Shot(caption="a"), Shot(caption="b")),
     defaults=Defaults(size=(32, 64), seed=5, chunks=2),
 )
-MESHES = ({"tensor": 8}, {"tensor": 4, "fsdp": 2})
+MESHES = {
+    "heads": {"tensor": 8},
+    "heads and weights": {"tensor": 4, "fsdp": 2},
+    # Seven devices are left to the transformer, of which its heads divide over four.
+    "autoencoder apart": None,
+}
 
 
 def film(mesh, apart=None):
@@ -58,13 +63,15 @@ def film(mesh, apart=None):
 
 def main():
     one, _ = film(None)
-    meshes = [(sizes, make_mesh(**sizes), None) for sizes in MESHES]
-    # Seven devices are left to the transformer, of which its heads divide over four.
-    meshes.append(({"tensor": 4}, *split_devices(DIT.heads, jax.devices(), vae_apart=True)))
-    for sizes, mesh, apart in meshes:
+    for name in sys.argv[1:]:
+        sizes = MESHES[name]
+        if sizes is None:
+            mesh, apart = split_devices(DIT.heads, jax.devices(), vae_apart=True)
+        else:
+            mesh, apart = make_mesh(**sizes), None
         eight, pieces = film(mesh, apart)
         error = np.abs(one - eight).max() / np.abs(one).max()
-        result = {"sizes": sizes, "error": float(error), "pieces": int(pieces)}
+        result = {"mesh": name, "error": float(error), "pieces": int(pieces)}
         sys.stdout.write(json.dumps(result) + "\n")
 
 

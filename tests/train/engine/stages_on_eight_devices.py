@@ -1,5 +1,8 @@
-"""One step of every network of every stage, and a shard of every dataset, on one device and on a
-mesh of eight (data 2 x fsdp 2 x tensor 2); prints how far apart they end, and how far they walked.
+"""One step of every network of a stage, or a shard of a dataset, on one device and on eight.
+
+The mesh is data 2 x fsdp 2 x tensor 2; prints how far apart they end, and how far they walked.
+
+    python stages_on_eight_devices.py teacher pairs
 
 Run by test_programs.py in a process of its own, since the number of devices is fixed at start.
 """
@@ -8,6 +11,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -106,10 +110,12 @@ def farthest(one, other) -> float:
     return max(float(np.abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
     report = {}
     meshes = make_mesh(jax.devices()[:1]), make_mesh(data=2, fsdp=2, tensor=2)
     for name, training in stages().items():
+        if name not in names:
+            continue
         stages_on = [(training.stage(mesh), mesh) for mesh in meshes]
         (start, one), (_, eight) = (
             train(stage, build_programs(stage, training, mesh)) for stage, mesh in stages_on
@@ -120,6 +126,8 @@ def main() -> None:
             "moved": farthest(start, one["params"]),
         }
     for name, job in datasets().items():
+        if name not in names:
+            continue
         one, eight = (make(job, mesh) for mesh in meshes)
         largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(one))
         report[name] = {"difference": farthest(one, eight) / largest, "moved": largest}
@@ -127,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -96,11 +96,23 @@ def test_weights_are_drawn_or_read_where_they_are_wanted(tmp_path):
         np.testing.assert_array_equal(a.astype(jnp.float32), b)
 
 
-def test_eight_devices_train_every_stage_as_one_does():
+# Two of the seven in the gate: a stage with all three networks, and a dataset whose shard does not
+# divide among the devices. The others take minutes to compile.
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dmd_intra", "pairs"),
+        pytest.param(
+            ("base", "teacher", "causal_init", "dmd_inter", "latents"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=",".join,
+)
+def test_eight_devices_train_a_stage_as_one_does(names):
     root = pathlib.Path(__file__).parents[3]
     script = pathlib.Path(__file__).with_name("stages_on_eight_devices.py")
     done = subprocess.run(
-        [sys.executable, script],
+        [sys.executable, script, *names],
         capture_output=True,
         text=True,
         check=False,
@@ -109,7 +121,7 @@ def test_eight_devices_train_every_stage_as_one_does():
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["devices"] == 8
-    assert len(report["stages"]) == 7
+    assert report["stages"].keys() == set(names)
     for name, stage in report["stages"].items():
         assert stage["difference"] < 1e-5, name
         assert stage["moved"] > 1e-4, name
