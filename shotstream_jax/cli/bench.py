@@ -64,6 +64,7 @@ def bench(args: Annotated[BenchOptions, tyro.conf.arg(name="")]) -> int:
       ValueError: a model, size or length that will not do, or no GPU for a GPU's report.
       OSError: files that cannot be read or written.
     """
+    # Progress goes to stderr: standard output holds the result alone, for a pipe.
     console = Console(stderr=True, quiet=args.json)
     if args.gpu_report:
         return _report(args, console)
@@ -99,6 +100,7 @@ def _kernels(args: BenchOptions) -> dict[str, Any]:
 
 def _report(args: BenchOptions, console: Console) -> int:
     platform = jax.default_backend()
+    # A GPU's time is dear: what would fail there after an hour is to fail in a rehearsal on a CPU.
     if platform != "gpu" and not args.rehearse:
         raise ValueError(
             f"A GPU's report needs a GPU, this machine has a {platform}; "
@@ -126,6 +128,7 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmShape, dict[str, Any]]:
     name = str(args.checkpoint or args.preset)
     small = args.checkpoint is None and args.preset == SMALL
     if args.random_weights or (args.checkpoint is None and not small):
+        # Of a checkpoint the sizes are real, though its weights are not read.
         has_weights = small or args.checkpoint is not None
         config = find_model(name).config if has_weights else PRESETS[name]
         mesh, apart = _places(args, config)
@@ -144,6 +147,7 @@ def _open(args: BenchOptions) -> tuple[Networks, FilmShape, dict[str, Any]]:
         vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
+    # Merged passes are no option of `open_model`: they stay off until an accelerator shows a gain.
     networks = dataclasses.replace(
         model.networks, compute=shape.compute, merged_passes=shape.merged_passes
     )
@@ -173,6 +177,8 @@ def _shape(args: BenchOptions, config: ModelConfig, mesh: Mesh, *, small: bool) 
 
 def _usual_size(config: ModelConfig, *, small: bool) -> tuple[int, int]:
     if not small:
+        # 480 x 832, at which the released weights were trained; numbers of other sizes do not
+        # compare.
         return Defaults().size
     units = (config.vae.spatial_stride * patch for patch in config.dit.patch)
     height, width = (unit * count for unit, count in zip(units, _SMALL_PATCHES, strict=True))
@@ -183,8 +189,10 @@ def _chunks(frames: int | None, config: ModelConfig) -> int:
     """Chunks that show `frames` video frames after a cut."""
     window, vae = config.rollout.window, config.vae
     if frames is None:
+        # A shot that fills the window: 7 chunks or 81 frames of the released student.
         return window.local // window.chunk
     chunks = max(1, round((frames - 1 + vae.temporal_stride) / vae.temporal_stride / window.chunk))
+    # The nearest whole number of chunks, so that a refusal can offer a length.
     possible = vae.video_frames(chunks * window.chunk)
     if possible != frames:
         raise ValueError(f"A shot of {frames} frames is not whole chunks; try {possible}.")
@@ -211,6 +219,7 @@ def mp4_encoder(shape: FilmShape, fps: int) -> EncodeVideo:
     """Writes the chunks of a shot to a file that is removed again."""
 
     def encode(chunks: Sequence[np.ndarray]) -> None:
+        # To a file, not to memory: what `generate` waits for includes the file system.
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder, "shot.mp4")
             with Mp4Writer(path, fps=fps, size=shape.size) as film:

@@ -8,6 +8,7 @@ import tyro
 
 from shotstream_jax.cli.options import Approximate, Dtype
 
+# Kernels are asked about at the released size; a rehearsal of that must run on any CPU.
 FULL, SMALL = "wan-1.3b", "tiny"
 """What kernels and reports are measured for, and rehearsed with."""
 
@@ -65,6 +66,7 @@ class BenchOptions:
         """Raises: ValueError: options that do not go together."""
         if self.kernels and self.gpu_report:
             raise ValueError("--kernels is part of --gpu-report; give one of them.")
+        # Refused, not ignored: a number on record must not name an option that did nothing.
         for name, other in (("small", "kernels"), ("rehearse", "gpu_report")):
             if getattr(self, name) and not getattr(self, other):
                 raise ValueError(f"--{name} belongs to --{other.replace('_', '-')}; give both.")

@@ -11,6 +11,8 @@ from rich.text import Text
 
 def film_table(found: Mapping[str, Any]) -> Group:
     """A film: end to end first, then its parts."""
+    # End to end comes first: parts that are timed alone and added up leave out what lies between
+    # them, and count what overlaps twice.
     film, arrived, model = found["film"], found["end_to_end"], found["model"]
     height, width = film["size"]
     title = Text.assemble(
@@ -23,6 +25,8 @@ def film_table(found: Mapping[str, Any]) -> Group:
         f"First frames after {arrived['time_to_first_frame']:.3f} s; "
         f"at a cut {_spread(arrived['cut_latency'])}; "
         f"between chunks {_spread(arrived['chunk_interval'])}.",
+        # Three waits that users know: the first run on a machine, a new process later, a film
+        # within one.
         f"First shot {compiled['cold_seconds']:.1f} s compiling all, "
         f"{compiled['warm_seconds']:.1f} s compiling nothing anew, "
         f"{compiled['ready_seconds']:.1f} s when ready.",
@@ -53,6 +57,8 @@ def _split_table(split: Mapping[str, Any]) -> Table:
     for name in ("calls", "ms/call", "seconds", "TFLOP/s", "of peak"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, part in split["parts"].items():
+        # Parts without matrix products to speak of have no rate: a share of the peak would say
+        # nothing of them.
         rate = split["achieved"].get(name, {})
         table.add_row(
             name,
@@ -62,6 +68,8 @@ def _split_table(split: Mapping[str, Any]) -> Table:
             _rate(rate.get("tflops_per_second"), ".3g"),
             _rate(rate.get("share_of_peak"), ".1%"),
         )
+    # What no part accounts for, in sight: host code between programs grows here unnoticed
+    # otherwise.
     table.add_row("other", "", "", f"{split['other_seconds']:.3f}", "", "")
     return table
 
@@ -77,6 +85,7 @@ def kernels_table(found: Mapping[str, Any]) -> Group:
     missing = {}
     for row in found["kernels"]:
         by = row.get("backend") or row["lowering"]
+        # One reason a backend is enough: what a machine lacks, it lacks for every shape.
         if "seconds" not in row:
             missing[by] = row.get("skipped") or f"failed: {row['failed']}"
             continue

@@ -113,6 +113,8 @@ def check_story(args: Annotated[Check, tyro.conf.arg(name="")]) -> int:
       `DONE` for a story that can be filmed, with or without warnings; else `BAD_INPUT`.
     """
     count_tokens = None
+    # Only the miniature comes with a tokenizer; without one, captions of other presets are not
+    # counted.
     if args.checkpoint is None and args.preset != "tiny":
         config = PRESETS[args.preset]
     else:
@@ -136,6 +138,7 @@ def check(
         if as_json:
             _write_json({"ok": False, "problems": _plain_problems(error.problems)})
         else:
+            # One a line, beginning with file:line, as compilers do: editors jump there.
             sys.stderr.writelines(f"{problem}\n" for problem in error.problems)
         return ExitCode.BAD_INPUT
     if as_json:
@@ -168,6 +171,7 @@ def examine(
         raise StoryError([Problem(field, str(error), file.places.of(field))]) from None
     rows = _rows(story, config, count_tokens)
     limit = config.dit.text_tokens
+    # Warnings and not errors: the film would be made, though not as its author means it.
     warnings = (*_token_warnings(rows, limit), *_camera_warnings(story, config))
     if len(rows) > 1 and not story.global_caption.strip():
         message = "missing; nothing says what the shots share: name characters, place and style"
@@ -212,6 +216,7 @@ def _token_warnings(rows: Sequence[ShotRow], limit: int) -> tuple[Problem, ...]:
 
 
 def _camera_warnings(story: Story, config: ModelConfig) -> tuple[Problem, ...]:
+    # Since the cut, not of the shot: a shot that continues goes on in the same cache and positions.
     room = config.rollout.window.local // config.rollout.window.chunk
     warnings = []
     for index in range(len(story.shots)):
@@ -296,6 +301,7 @@ def _table(report: StoryReport) -> Table:
 
 
 def _start(caption: str) -> str:
+    # YAML folds long captions over lines, which would break the table's row.
     line = " ".join(caption.split())
     return line if len(line) <= _CAPTION_SHOWN else f"{line[: _CAPTION_SHOWN - 1]}…"
 
@@ -322,6 +328,7 @@ def _cost_line(cost: Estimate) -> Text:
 
 
 def _size(held: int) -> str:
+    # Decimal units, as on data sheets of accelerators; the small model would read 0.0 GB.
     return f"{held / 1e9:.1f} GB" if held >= 1e8 else f"{held / 1e6:.1f} MB"
 
 
@@ -330,4 +337,5 @@ def _plain_problems(problems: Sequence[Problem]) -> list[dict[str, str]]:
 
 
 def _write_json(value: dict[str, Any]) -> None:
+    # Captions may be in any script, and are to be read.
     sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -62,6 +62,7 @@ def make_table(
         found.append(
             evaluate(dataclasses.replace(row.options, checkpoint=trained / EXPORT, output=folder))
         )
+    # Once all rows are there: half a table would be compared with a whole one.
     made = table.output / COMPARISON_FILE
     with atomic_file(made) as partial:
         partial.write_text(comparison_markdown(table, found), encoding="utf-8")
@@ -80,4 +81,5 @@ def stored(folder: pathlib.Path, command: Sequence[str]) -> dict[str, Any] | Non
 
 
 def _slug(name: str) -> str:
+    # Names are sentences for a table; a folder's name must do on every file system and in a link.
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

@@ -93,6 +93,7 @@ def render_reports(reports: Mapping[str, MatchReport], source: Source) -> Table:
     for name, report in reports.items():
         part = source.networks[name]
         table.add_row(Text(name, "bold"), "", Text(f"{part.kind}, {', '.join(part.files)}"))
+        # What was guessed must not pass for what the file says.
         for note in part.notes:
             table.add_row("", Text("note", "dim"), Text(note, "yellow"))
         for label, line, style in _lines(report):
@@ -105,8 +106,10 @@ def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
     if output.exists():
         raise FileExistsError(f"{output} exists already; remove it or choose another place.")
     source = find_source(args.source, base=args.wan, section=args.section)
+    # Before the report: what is counted is what will be stored.
     if args.lora is not None:
         source = with_lora(source, args.lora, alpha=args.lora_alpha, keep=args.keep_lora)
+    # Names and shapes alone are read for it: what does not fit shows before any weight is read.
     console.print(render_reports(report_on(source, args.dtype), source))
     with console.status("Converting") as status:
         import_source(
@@ -147,6 +150,7 @@ def _lines(report: MatchReport) -> Iterator[tuple[str, str, str]]:
         ("unexpected", report.unexpected),
         ("shape", report.misshaped),
     ):
+        # All of them: the pattern in the names tells a wrong file from a wrong prefix.
         for key in keys:
             yield label, str(key), "red"
     if report.whole:

@@ -43,6 +43,7 @@ from shotstream_jax.storyworld.geometry import Picture
 
 METRICS, SHEET = "metrics.json", "contact.png"
 
+# Ten lines a run in a log file: enough to see that it goes on, few enough to read.
 _LINES = 10
 
 
@@ -76,6 +77,8 @@ def evaluate(args: Annotated[EvalOptions, tyro.conf.arg(name="")]) -> int:
 
 
 def _make_table(args: EvalOptions, console: Console) -> int:
+    # Every row has options of its own in the file: one that is given here would change none of
+    # them.
     if args != EvalOptions(table=args.table):
         raise ValueError("--table takes all other options from its file; give it alone.")
 
@@ -104,10 +107,12 @@ def _evaluate_one(
         captions=args.context_captions,
     )
     if args.output is not None:
+        # Before hours of films: a folder that cannot be made is refused at once.
         args.output.mkdir(parents=True, exist_ok=True)
     source = args.checkpoint or args.preset
     model = open_named(source, args.dtype, args.devices, approximate=args.approximate)
     console.print(Text(_summary(args, model)), soft_wrap=True)
+    # True films and reconstructions take nothing from a context: one pass says it all.
     passes: dict[PassName, EvalSetup] = {"own": setup}
     if args.role in ("student", "teacher"):
         passes = plan_passes(setup, args.given)
@@ -182,6 +187,8 @@ def _document(
         "video_frames": args.video_frames,
         "seconds": round(seconds, 3),
         "frames_per_second": round(found.frames / found.seconds, 3),
+        # Not the words that were typed: a table calls this from its own command, and looks for
+        # results by these.
         **provenance(command_line(args)),
     }
 
@@ -239,6 +246,7 @@ def _table(metrics: Mapping[str, Metric]) -> Table:
 
 def _cells(metrics: Mapping[str, Metric], name: str, oracle: str | None) -> tuple[str, str, str]:
     metric, known = metrics[name], metrics.get(oracle or "")
+    # Chance is computed, not measured: it has no interval.
     interval = f"{metric.low:.3f} to {metric.high:.3f}" if metric.low < metric.high else ""
     return f"{metric.value:.3f}", interval, f"{known.value:.3f}" if known else ""
 
@@ -252,6 +260,7 @@ class _FirstFilms:
 
     def watch(self, progress: EvaluationProgress) -> None:
         """Show that a film was scored, and keep it if it is one of the first."""
+        # No more than the sheet shows: 200 films of the miniature's size would take 0.2 GB.
         if progress.part == "own" and progress.film and len(self.films) < SHOWN:
             self.films.append(progress.film)
         part = progress.part.replace("_", " ")

@@ -22,6 +22,7 @@ class ExitCode(enum.IntEnum):
     @classmethod
     def of_signal(cls, number: signal.Signals | None) -> "ExitCode":
         """The status of a run that a signal stopped; `NEGATIVE` if it was not a signal."""
+        # Any other way to stop a run has no convention for its status.
         stopped = {signal.SIGINT: cls.INTERRUPTED, signal.SIGTERM: cls.TERMINATED}
         return stopped.get(number, cls.NEGATIVE) if number else cls.NEGATIVE
 

@@ -99,6 +99,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     sample = _teacher_sampling(args)
     if args.overwrite:
         clear_film(args.output)
+    # Story, options and folder before the model, whose weights take longest.
     refuse_folder(args.output, resume=args.resume)
     model = open_named(
         args.checkpoint or args.preset,
@@ -113,6 +114,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         console.print(
             Text(f"Approximate: {', '.join(model.networks.approximation.names)}.", "yellow")
         )
+    # A test pattern must not be taken for what the method can do.
     if model.weights == "random":
         console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
     with ProgressBar(console, _COMPILING) as bar:
@@ -152,6 +154,7 @@ def _again(args: Generate) -> filming.Again | None:
         return None
     if not args.resume:
         raise ValueError("--only and --from film shots of a finished film again; add --resume.")
+    # Shots count from 1 for people, from 0 in a story.
     return filming.Again(shot=shot - 1, later=args.only is None, seed=args.seed)
 
 
@@ -215,6 +218,7 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
 
 
 def _print_summary(filmed: filming.Filmed, console: Console, *, as_json: bool) -> None:
+    # Stale shots stay as they are: whether a new history matters to them is for the author to see.
     folder, places = filmed.film.folder, [place + 1 for place in filmed.stale]
     if places:
         console.print(
@@ -224,6 +228,7 @@ def _print_summary(filmed: filming.Filmed, console: Console, *, as_json: bool) -
                 "yellow",
             )
         )
+    # Read back from disk, so that what is printed is what was kept.
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if as_json:
         sys.stdout.write(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
@@ -248,6 +253,7 @@ def _listed(shots: list[int]) -> str:
 def _show(bar: ProgressBar, progress: filming.FilmingProgress) -> None:
     """Show a chunk, and a line for the first frames and for every finished shot."""
     plan, chunk = progress.piece.plan, progress.piece.chunk
+    # The wait that a viewer has, compilation included; the rate beside the bar leaves it out.
     if progress.chunks_done == 1:
         bar.line(f"First frames after {progress.seconds:.1f} s.")
     bar.update(

@@ -13,6 +13,7 @@ import tyro
 
 from shotstream_jax.cli.exit_codes import ExitCode, table
 
+# Outside of any film or run: one cache serves all of them.
 _CACHE = pathlib.Path("~/.cache/shotstream_jax/programs")
 
 _VERBS = {
@@ -38,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.INTERRUPTED
     except _Terminated:
         return ExitCode.TERMINATED
+    # What a user can put right, in one line; any other exception is a mistake of ours and keeps its
+    # trace.
     except (ValueError, OSError) as error:
         if os.environ.get("SHOTSTREAM_TRACEBACK"):
             raise
@@ -62,6 +65,7 @@ def _run(argv: Sequence[str]) -> int:
 
         # Its options are those of the experiment file, which must be read first.
         return train_command(rest)
+    # Verbs that can only succeed or raise return nothing.
     return tyro.cli(find_verb(verb), prog=f"shotstream {verb}", args=rest) or ExitCode.DONE
 
 
@@ -114,6 +118,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+# No `Exception`: code that catches those to try again must not swallow a request to end.
 class _Terminated(BaseException):
     """SIGTERM came: unwind, so that half-written files are removed."""
 

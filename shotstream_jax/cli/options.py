@@ -22,4 +22,5 @@ def open_named(source: str | pathlib.Path, dtype: Dtype, devices: int | None, **
       ValueError: as `open_model`.
       OSError: as `open_model`.
     """
+    # "auto" is no format: `open_model` chooses by the device.
     return open_model(source, dtype=FORMATS.get(dtype), devices=devices, **how)

@@ -41,6 +41,8 @@ from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.stage import Training
 
 _IN_8_BITS: tuple[ApproximationName, ...] = ("int8-cache", "int8-weights")
+# One chip of each generation; 8 bits and a slice as well where one v5e is all but full (15.67 of
+# 15.75 GiB); and 14B on a v5p-8.
 TABLE: tuple[tuple[str, str, tuple[ApproximationName, ...]], ...] = (
     ("wan-1.3b", "v5e:1x1", ()),
     ("wan-1.3b", "v5e:1x1", _IN_8_BITS),
@@ -108,6 +110,7 @@ class PlanOptions:
     chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     merged: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
+    # The share that large transformers reach in training, as `check` assumes of an H100.
     share_of_peak: float = 0.4
     experiment: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     table: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -152,6 +155,7 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
     window = config.rollout.window
     shape = FilmShape(
         config=config,
+        # The target's format and kernels, whatever this machine would choose for itself.
         compute=default_compute(config.dit.head_dim, jnp.bfloat16, "tpu", mesh),
         size=parse_size(args.size),
         chunks=window.local // window.chunk if args.chunks is None else args.chunks,
@@ -178,6 +182,7 @@ def make_plan(args: PlanOptions) -> dict[str, Any]:
     programs = film_programs(shape, mesh)
     plans = {}
     for name in programs if args.program == "all" else [args.program]:
+        # One at a time: the compiler takes gigabytes for a full-size program.
         found = plan_program(programs[name], target, mesh, program_flops(shape, name))
         projection = project_program(found, shape, target, devices=mesh.size, share_of_peak=share)
         plans[name] = {**dataclasses.asdict(found), "projection": dataclasses.asdict(projection)}
@@ -196,6 +201,7 @@ def make_experiment_plan(
     args: PlanOptions, experiment: pathlib.Path, console: Console
 ) -> dict[str, Any]:
     """Plans of the programs of an experiment as JSON has them; sizes in bytes of one device."""
+    # A name before each: inter-shot distillation compiled for 644 and 586 s.
     found = plan_experiment(
         experiment,
         args.target,
@@ -230,6 +236,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
     for preset, target, approximate in TABLE:
         parts = [preset, target.replace(":", "-"), *(["int8"] if approximate else [])]
         path = folder / f"{'_'.join(parts)}.json"
+        # A film's programs took 218 to 792 s to compile: a plan that is there is kept.
         if not path.exists():
             console.print(f"{preset} on {target} ...")
             asked = {"preset": preset, "target": target, "approximate": approximate}
@@ -237,6 +244,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
             with atomic_file(path) as partial:
                 partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         row = json.loads(path.read_text(encoding="utf-8"))
+        # Columns of one table must assume the same.
         if row["share_of_peak"] != args.share_of_peak:
             raise ValueError(
                 f"{path} assumes {row['share_of_peak']:.0%} of peak, not {args.share_of_peak:.0%}; "
@@ -259,6 +267,7 @@ def markdown(rows: list[dict[str, Any]], share_of_peak: float) -> str:
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     memory = row["memory"]
     workspace = memory["temporaries"] + memory["outputs"]
+    # A program that the compiler refused has told how much it would take, and not how that divides.
     known = row["fits"] or all(found["fits"] for found in row["programs"].values())
     return (
         row["preset"],
@@ -323,6 +332,7 @@ def _split(mesh: dict[str, int]) -> str:
 
 
 def _gib(size: int) -> str:
+    # GiB, since the compiler's limits are: 15.75 of a v5e's 16.
     return f"{size / (1 << 30):.2f}"
 
 

@@ -14,6 +14,7 @@ class ProgressBar:
         self._console = console
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}")
         self._bar = Progress(*columns, console=console)
+        # No total yet: the bar pulses while programs compile, in place of standing at nothing.
         self._task = self._bar.add_task(description, total=None, status="")
 
     def __enter__(self) -> "ProgressBar":

@@ -61,6 +61,7 @@ def train_command(argv: Sequence[str]) -> int:
     words = [*argv[:1], *(word for word in argv[1:] if word not in _HELP)]
     args, overrides = tyro.cli(Train, prog="shotstream train", args=words, return_unknown_args=True)
     config = load_experiment(args.experiment)
+    # After the file was read, whose settings they are; what is no setting of it is refused by name.
     config = override(config, [*overrides, *about_file], args.experiment)
     if args.resume and args.overwrite:
         raise ValueError("--resume and --overwrite are opposites; give one of them.")
@@ -82,6 +83,7 @@ def train_file(path: pathlib.Path) -> tuple[int, pathlib.Path]:
       OSError: as `train`.
     """
     console, experiment = Console(stderr=True), load_config(path, Training, DatasetJob)
+    # A row of a table is trained once, however often the table is made.
     if is_done(experiment):
         return ExitCode.DONE, experiment.output
     _tell(console, f"{path}:")
@@ -109,6 +111,7 @@ def _run_all(pipeline: Pipeline, beside: pathlib.Path, existing: Existing, conso
             continue
         _tell(console, f"{place}:")
         status = _run_one(experiment, existing, console)
+        # A later stage starts from what this one exports.
         if status:
             return status
     return ExitCode.DONE
@@ -182,6 +185,7 @@ def _losses(progress: loop.TrainProgress) -> dict[str, float]:
     shown = {k: v for k, v in progress.metrics.items() if not k.endswith(hidden)}
     if not shown.get("skipped"):
         shown.pop("skipped", None)
+    # False sorts first, and sorting is stable: losses lead, all else keeps its order.
     return dict(sorted(shown.items(), key=lambda item: not item[0].endswith("/loss")))
 
 

@@ -26,6 +26,8 @@ from shotstream_jax.files import atomic_file
 from shotstream_jax.story import ShotPlan, Story, dump_story, load_story
 from shotstream_jax.typing import Float
 
+# The plan first: files of a replaced take are moved in this order, and a shot without a plan counts
+# as missing at every moment in between.
 _SHOT_FILES = ("json", "mp4", "npz")
 MANIFEST, STORY, FILM, CONTACT, TAKES = (
     "manifest.json",
@@ -78,6 +80,8 @@ class FilmFolder:
         path = self._path(index, "npz")
         try:
             with np.load(path) as stored:
+                # A file that was cut short shows itself in any of these ways: no zip, no member, no
+                # header, no end.
                 return stored["latents"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise FilmFolderError(
@@ -110,6 +114,7 @@ class FilmFolder:
 
         The plan is moved first: a shot without it counts as missing, whatever else is there.
         """
+        # Plans of release 0.1 name no take: theirs is take 0.
         plan = json.loads(self._path(index, "json").read_text(encoding="utf-8"))
         takes = self.folder / TAKES
         takes.mkdir(exist_ok=True)
@@ -162,6 +167,7 @@ def _shot_path(folder: pathlib.Path, index: int, suffix: str) -> pathlib.Path:
 
 def clear_film(folder: pathlib.Path) -> None:
     """Remove a film that was made here before, and nothing that is not part of one."""
+    # Without a manifest these files are not known to be a film's: nothing is removed.
     if not (folder / MANIFEST).is_file():
         return
     for pattern in (*(f"shot_*.{suffix}" for suffix in _SHOT_FILES), FILM, CONTACT, STORY):
@@ -173,6 +179,7 @@ def clear_film(folder: pathlib.Path) -> None:
                 path.unlink()
         if not any((folder / TAKES).iterdir()):
             (folder / TAKES).rmdir()
+    # Last, so that a removal that was interrupted can be taken up again.
     (folder / MANIFEST).unlink()
 
 
@@ -184,6 +191,8 @@ def refuse_folder(folder: pathlib.Path, *, resume: bool = False) -> None:
       OSError: it cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # A folder may be there and not be writable; its permission bits do not tell on all file
+    # systems.
     probe = folder / ".probe"
     probe.touch()
     probe.unlink()
@@ -237,6 +246,8 @@ def with_takes(story: Story, folder: pathlib.Path) -> tuple[Story, tuple[int, ..
     shots, changed = list(story.shots), []
     for place, shot in enumerate(shots):
         there = filmed.get(story.shot_id(place))
+        # Takes were counted up in the folder's story by `--only` and `--from`; the author's file
+        # knows nothing of them, and without this --resume would see other plans than those filmed.
         if shot.take is None and there is not None and there.take:
             shots[place] = dataclasses.replace(shot, take=there.take, seed=there.seed)
             changed.append(place)

@@ -222,13 +222,15 @@ def _film_shots(
     delivered: Callable[[FilmedChunk, int], None],
 ) -> None:
     """Film the shots of `todo`, and replay finished ones as far as those need them."""
+    # Shots after the last one to film are not replayed: nothing sees them.
     for plan in plans[: max(todo, default=-1) + 1]:
         if plan.index in todo:
             with film.take_writer(plan) as take:
                 for piece in one_ahead(films.film(plan)):
                     delivered(piece, take.add(piece))
         else:
-            # Decoded again for what later shots see.
+            # Decoded again for what later shots see, and from latents: the mp4, whose colours are
+            # rounded and subsampled, would show them something else.
             for _ in films.replay(plan, jax.numpy.asarray(film.latents(plan.index))):
                 pass
         films.store.keep(context_sources(plans[plan.index + 1 :]))

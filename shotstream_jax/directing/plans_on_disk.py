@@ -13,6 +13,7 @@ PlanDocument = dict[str, Any]
 
 def plan_document(plan: ShotPlan) -> PlanDocument:
     """A plan in plain JSON values."""
+    # Through text, so that tuples are lists, as in the file that it will be compared with.
     return json.loads(json.dumps(dataclasses.asdict(plan)))
 
 
@@ -35,11 +36,13 @@ def upgraded(document: Mapping[str, Any], story: Story) -> PlanDocument:
         "shot_id": story.shot_id(index),
         "take": 0,
         "caption": captions[document["caption_index"]],
+        # Format 1 of stories, the only one then, keys noise by the shot's place.
         "noise_shot": index,
         "continues": {"shot_id": story.shot_id(index - 1), "take": 0}
         if document["transition"] == "continue"
         else None,
         "context": [source(ref) for ref in document["context"]],
+        # Nothing else existed; the film goes on as it was begun.
         "positions": "running",
     }
 
@@ -50,6 +53,7 @@ def difference(filmed: PlanDocument, asked: PlanDocument) -> tuple[str | None, b
     Returns:
       The field, or `None`; and whether the plans name other takes of earlier shots.
     """
+    # Another take of an earlier shot leaves this one valid, if stale: it is reported, not refused.
     same_takes = _without_takes(filmed), _without_takes(asked)
     for name in asked:
         if same_takes[0].get(name) != same_takes[1][name]:

@@ -32,6 +32,7 @@ class TakeWriter:
         """Append a chunk, waiting for it to exist; returns its video frames."""
         frames = piece.frames
         self._video.write(frames)
+        # In host memory until the shot ends: 2 million float32 of a released shot, 8.4 MB.
         self._latents.append(np.asarray(piece.latents))
         return len(frames)
 

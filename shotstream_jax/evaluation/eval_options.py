@@ -56,7 +56,10 @@ class EvalOptions:
     checkpoint: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     preset: Literal["tiny"] = "tiny"
     role: Role = "student"
+    # Prompt accuracy is then known to 0.011 and carry-over to 0.023 to either side (95 % intervals
+    # of the shipped student).
     stories: Annotated[int, tyro.conf.arg(metavar="N")] = 200
+    # Stories in training have five: no shot lies beyond what was trained.
     shots: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (3, 4, 5)
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     split: Split = "test"
@@ -83,6 +86,7 @@ class EvalOptions:
         """Raises: ValueError: an option that would do nothing."""
         for name in _TEACHER_OPTIONS:
             value = getattr(self, name)
+            # By identity, since 0 == False: `--steps 0` is set, and the sampler refuses it.
             said = value is not None and value is not False
             if said and self.role != "teacher":
                 raise ValueError(
@@ -100,6 +104,8 @@ def command_line(args: EvalOptions) -> list[str]:
     words = ["shotstream", "eval"]
     for field in dataclasses.fields(args):
         value = getattr(args, field.name)
+        # A result is found again by its command: with defaults left out, an option that a later
+        # release adds does not make older results look new.
         if value == field.default:
             continue
         words.append(f"--{field.name.replace('_', '-')}")

@@ -101,6 +101,8 @@ def draw_stories(
         )
     if seed < 0:
         raise ValueError(f"A seed of {seed} is below 0; choose 0 or more.")
+    # Each story is drawn by its own number: asking for more stories leaves the first ones as they
+    # are.
     counts = itertools.islice(itertools.cycle(shots), stories)
     drawn = [
         EvalStory(
@@ -120,6 +122,7 @@ def plan_film(networks: Networks, setup: EvalSetup, story: EvalStory) -> tuple[S
     Raises:
       ValueError: a size or a length that these networks cannot film.
     """
+    # For its refusal: a size that does not divide is said before any story is planned.
     networks.config.latent_grid(setup.size)
     defaults = Defaults(
         seed=story.seed, size=setup.size, chunks=count_chunks(networks, setup.video_frames)
@@ -134,6 +137,7 @@ def plan_film(networks: Networks, setup: EvalSetup, story: EvalStory) -> tuple[S
 
 def _as_seen(setup: EvalSetup, plan: ShotPlan) -> ShotPlan:
     if not setup.context:
+        # The number goes with the context: the network has seen zeros with no other.
         return dataclasses.replace(plan, context=(), rope_shot=FIRST_SHOT)
     if setup.captions == "target":
         context = (dataclasses.replace(frame, caption=plan.caption) for frame in plan.context)
@@ -148,6 +152,7 @@ def count_chunks(networks: Networks, video_frames: int) -> int:
       ValueError: frames that are not whole chunks.
     """
     config, chunk = networks.config.vae, networks.config.rollout.window.chunk
+    # Rounded and compared below, so that a refusal can name the nearest length that will do.
     latent_frames = 1 + (video_frames - 1) / config.temporal_stride
     chunks = max(1, round(latent_frames / chunk))
     if config.video_frames(chunks * chunk) != video_frames:
@@ -174,6 +179,8 @@ def reconstructed_films(networks: Networks, setup: EvalSetup) -> VideoGenerator:
 
     def make(stories: Sequence[EvalStory]) -> Iterator[ShotVideos]:
         for film in true_films(setup)(stories):
+            # All shots of a film as one batch: they have one length, and no shot's past reaches
+            # another.
             pixels = decode_shots(networks, encode_shots(networks, np.stack(film)))
             yield tuple(np.asarray(to_video(pixels)))
 
@@ -184,6 +191,8 @@ def encode_shots(
     networks: Networks, frames: UInt8[np.ndarray, "batch video_frame height width 3"]
 ) -> Latents:
     """Latents of whole shots."""
+    # As one clip, as training encodes its targets; frames that become context are encoded one by
+    # one.
     return _encode(networks.vae, networks.config.vae, frames_to_pixels(jnp.asarray(frames)))
 
 

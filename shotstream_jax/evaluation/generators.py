@@ -49,6 +49,8 @@ def bind_generator(
         case "true":
             return true_films
         case "teacher":
+            # The schedule that the weights were trained on, not the released 8: the miniature has
+            # its own.
             sample = sample or SampleConfig(shift=networks.config.rollout.shift)
             return functools.partial(
                 teacher_films, networks, sample=sample, negative=negative, batch=batch

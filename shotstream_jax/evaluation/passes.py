@@ -74,6 +74,7 @@ def plan_passes(setup: EvalSetup, given: int) -> dict[PassName, EvalSetup]:
     passes: dict[PassName, EvalSetup] = {"own": setup}
     if given:
         passes["given"] = dataclasses.replace(setup, reference_shots=given)
+    # After the same true shots as "given", so that the two differ in the context alone.
     if setup.context:
         passes["no_context"] = dataclasses.replace(setup, reference_shots=given, context=False)
     return passes
@@ -110,6 +111,7 @@ def run_passes(
     }
     tallies = {
         **tally_passes(scores),
+        # The oracle that reads films errs on true ones, too: its accuracy stands beside each score.
         **tally_oracle(accuracies, [len(story.spec.shots) for story in stories]),
     }
     chance = carry_over_chance()
@@ -139,6 +141,7 @@ class _FilmTimer:
             self.seconds += time.perf_counter() - began
             if film is None:
                 return
+            # Reference shots were not filmed and would flatter the rate.
             self.frames += sum(len(shot) for shot in film[setup.reference_shots :])
             yield film
 
@@ -157,6 +160,7 @@ def _try_oracle(
 ) -> Iterator[dict[str, float]]:
     """How the oracle fares on the true film of each story alone."""
     for number, story in enumerate(stories):
+        # Story by story, as films are: its interval comes from the same draws of stories.
         yield oracle_accuracy([story.spec], picture=setup.picture, video_frames=setup.video_frames)
         timer.scored("oracle", number)
 

@@ -22,6 +22,7 @@ PassName = Literal["own", "given", "no_context"]
 Measured = Sequence[bool] | Sequence[float]
 """What a metric finds in the shots of one film: hits, or amounts."""
 
+# 25 means lie beyond each end of the interval: enough for its third digit.
 RESAMPLES = 1000
 _TAILS = (2.5, 97.5)
 
@@ -63,6 +64,7 @@ def tally_films(scores: Sequence[FilmScore]) -> dict[str, Tally]:
     cut_accuracy identity motion flicker drift
     """
     measured = [_measurements(score) for score in scores]
+    # The film with most shots has every part that another has: parts differ by shot number only.
     names = max(measured, key=len, default={})
     return {name: _tally([parts.get(name, ()) for parts in measured]) for name in names}
 
@@ -92,6 +94,8 @@ def tally_oracle(
     Takes what `calibration.oracle_accuracy` says of each story alone.
     """
     weights = np.asarray(shots)
+    # A mean over shots times their number is a sum again, and a story has one count a shot; cuts
+    # are a score of the film, with one count a story.
     parts = {
         name: Tally(sums=_column(accuracies, name) * weights, counts=weights) for name in ATTRIBUTES
     }
@@ -114,6 +118,8 @@ def with_intervals(
     """
     measured = {name: tally for name, tally in tallies.items() if tally.counts.any()}
     stories = len(next(iter(measured.values())).sums) if measured else 1
+    # One set of draws for all metrics, from a fixed seed: an evaluation done again prints the same
+    # intervals.
     rng = np.random.default_rng(seed)
     # How often each story is drawn: as many draws as stories, with replacement.
     draws = rng.multinomial(stories, np.full(stories, 1 / stories), size=resamples)
@@ -122,6 +128,8 @@ def with_intervals(
 
 def carry_over_chance() -> float:
     """Share of hidden attributes that a film keeps by guessing, mean over attributes."""
+    # After a reference shot a guess is right once in as many times as there are values; among own
+    # films agreement by habit is more frequent, which is why carry-over is not measured there.
     return float(np.mean([1 / len(values) for values in HIDDEN.values()]))
 
 
@@ -163,6 +171,8 @@ def _estimate(tally: Tally, draws: Int[np.ndarray, "resample story"]) -> Metric:
     # A draw may miss all stories that are long enough for this metric.
     drawn = counts > 0
     low, high = np.percentile((draws @ tally.sums)[drawn] / counts[drawn], _TAILS)
+    # Sums over counts, not a mean of the stories' means: every shot weighs alike in long and short
+    # stories.
     value = tally.sums.sum() / tally.counts.sum()
     return Metric(value=float(value), low=float(low), high=float(high))
 

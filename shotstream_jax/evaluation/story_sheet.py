@@ -28,6 +28,7 @@ def save_story_sheet(
         ContactRow(
             label=f"story {number}, shot {shot}", caption=caption, seed=story.seed, frames=frames
         )
+        # Not strict: the watch keeps the first films only, the stories are all.
         for number, (story, film) in enumerate(zip(stories, films[:SHOWN], strict=False), 1)
         for shot, (caption, frames) in enumerate(zip(prompts(story.spec), film, strict=True), 1)
     ]

@@ -43,6 +43,8 @@ def _film(networks: Networks, setup: EvalSetup, story: EvalStory) -> ShotVideos:
             continue
         film.append(setup.true_shot(story.spec, plan.index))
         if setup.context:
+            # Through the camera, for what later shots see of it: frames decoded from its latents,
+            # as of a shot that was filmed.
             for _ in camera.replay(plan, encode_shots(networks, film[-1][None])):
                 pass
     return tuple(film)

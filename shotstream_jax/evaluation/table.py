@@ -51,6 +51,8 @@ def comparison_markdown(table: Table, found: Sequence[Mapping[str, Any]]) -> str
 
 
 def _cell(document: Mapping[str, Any], metric: str) -> str:
+    # A row without context, or of no transformer, lacks the metrics of the passes that it does not
+    # have.
     if metric not in document["metrics"]:
         return ""
     low, high = document["intervals"][metric]

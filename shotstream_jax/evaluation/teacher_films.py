@@ -70,6 +70,7 @@ def teacher_films(
     film = functools.partial(_film_together, networks, setup, sample, unprompted)
 
     def make(stories: Sequence[EvalStory]) -> Iterator[ShotVideos]:
+        # `draw_stories` orders by number of shots, which groupby needs: it joins neighbours only.
         for _, group in itertools.groupby(stories, key=lambda story: len(story.spec.shots)):
             for together, wanted in _batches(list(group), batch):
                 yield from film(together)[:wanted]
@@ -79,6 +80,7 @@ def teacher_films(
 
 def _batches(stories: list[EvalStory], most: int) -> Iterator[tuple[list[EvalStory], int]]:
     """Batches of one size, as few and as small as can be; and how many of each are not filling."""
+    # Full batches and a rest would be two shapes, and a second compilation of the whole sampler.
     count = -(-len(stories) // most)
     size = -(-len(stories) // count)
     for start in range(0, len(stories), size):
@@ -100,6 +102,8 @@ def _film_together(
     for shot, together in enumerate(zip(*plans, strict=True)):
         if shot < setup.reference_shots:
             frames = np.stack([setup.true_shot(story.spec, shot) for story in stories])
+            # Later shots see it through the autoencoder, as they see shots that were filmed; it is
+            # shown as it is.
             seen.append(decode_shots(networks, encode_shots(networks, frames)))
             shown.append(frames)
             continue
@@ -137,11 +141,15 @@ def _conditioning(
     networks: Networks, setup: EvalSetup, plans: Sequence[ShotPlan], seen: Sequence[Pixels]
 ) -> Conditioning:
     """What a shot of each story is made from; all are the same shot of films of one length."""
+    # The context depends on the number of shots and their lengths alone, which all films here
+    # share.
     frames, budget = plans[0].context, networks.config.rollout.window.context
     if frames:
+        # A context frame's rotary shot number is its shot's place in the film.
         images = jnp.stack([seen[f.rope_shot][:, f.source.frame] for f in frames], axis=1)
         context = _encode_images(networks.vae, networks.config.vae, images)
     else:
+        # Zeros, numbered 0 below: a first shot as dropout of the context has taught it.
         context = jnp.zeros((len(plans), budget, *_place_shape(networks, setup)))
     context_shots = jnp.asarray([frame.rope_shot for frame in frames] or [0] * budget)
     return Conditioning(
@@ -156,6 +164,7 @@ def _noise(networks: Networks, setup: EvalSetup, plans: Sequence[ShotPlan]) -> L
     """Noise keyed by each story alone, not by its batch: the whole shot is one chunk, one step."""
     frames = networks.config.vae.latent_frames(setup.video_frames)
     shape = (1, frames, *_place_shape(networks, setup))
+    # Take 0, chunk 0: the key that `generate --role teacher` uses, so that both start alike.
     draws = [chunk_noise(p.seed, p.noise_shot, 0, 0, steps=1, shape=shape)[0] for p in plans]
     return jnp.concatenate(draws)
 

@@ -45,6 +45,7 @@ def validate_films(
       ValueError: no stories, or sizes that the networks cannot film.
       OSError: no room for the sheet.
     """
+    # A split of its own: settings that are chosen by these films leave the test stories unseen.
     stories = draw_stories(films.stories, (SHOTS,), split="validation")
     sample = SampleConfig(
         steps=TEACHER_STEPS, shift=networks.config.rollout.shift, guidance=films.guidance

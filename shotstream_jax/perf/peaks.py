@@ -3,6 +3,8 @@
 from shotstream_jax.perf.targets import CHIPS
 
 _GPUS = (
+    # Data sheets lead with twice these, for sparse matrices. The PCIe card is slower, and its name
+    # contains the other's: it stands first.
     ("H100 PCIe", 756e12),
     ("H100", 989e12),
     ("H200", 989e12),
@@ -10,6 +12,7 @@ _GPUS = (
 )
 """Dense bfloat16 operations per second, by a part of the device's name; the first match counts."""
 
+# A v5p calls itself "TPU v5", with or without the p.
 _TPUS = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e"}
 
 

@@ -38,11 +38,13 @@ def random_networks(
     """
     dit_key, vae_key, text_key = jax.random.split(jax.random.key(seed), 3)
     dtype = shape.compute.dtype
+    # UMT5-XXL takes 11.4 GB in bfloat16, four times a 1.3B's transformer, and runs once a caption.
     text_where = SingleDeviceSharding(jax.local_devices(backend="cpu")[0]) if text_on_host else mesh
     text = _draw(init_text_encoder, text_key, shape.config.text, dtype, text_where)
     networks = Networks(
         config=shape.config,
         dit=_draw(init_dit, dit_key, shape.config.dit, dtype, mesh),
+        # Float32 as `open_model` loads it: the decoder casts where it computes, encoding does not.
         vae=_draw(init_vae, vae_key, shape.config.vae, jnp.float32, vae_apart or replicated(mesh)),
         encode_text=_encoder(text, shape, mesh),
         compute=shape.compute,
@@ -69,6 +71,7 @@ def _encoder(text: Params, shape: FilmShape, mesh: Mesh) -> EncodeText:
 
 def _draw(init: Callable[..., Params], key: Any, config: Any, dtype: Any, where: Any) -> Params:
     draw = functools.partial(_cast, init, config, dtype)
+    # Shapes first, for the shardings: with them each device is left with its own part alone.
     shapes = jax.eval_shape(draw, key)
     if isinstance(where, Mesh):
         shardings = shardings_for(shapes, where)

@@ -18,6 +18,7 @@ from shotstream_jax.sharding import AXES, Device, make_mesh
 GIB = 1 << 30
 
 _FILM_AXES = ("fsdp", "tensor")
+# The largest slice whose description and mesh the tests try, for every chip.
 _MOST_CHIPS = 256
 
 
@@ -38,6 +39,8 @@ class Chip:
     axes: int
 
 
+# Memory is the limit that the compiler prints when it refuses a program, peaks are of the data
+# sheets. A tpu7x chip of 2307 TFLOP/s and 7.4 TB/s is two devices.
 CHIPS: Mapping[str, Chip] = {
     "v5e": Chip(memory=int(15.75 * GIB), flops=197e12, bandwidth=819e9, axes=2),
     "v5p": Chip(memory=int(95.73 * GIB), flops=459e12, bandwidth=2765e9, axes=3),
@@ -88,6 +91,7 @@ def find_target(name: str) -> Target:
     _quiet_compiler()
     try:
         described = topologies.get_topology_desc(platform="tpu", topology_name=name)
+    # The compiler raises types of its own for a topology that it does not know.
     except Exception as error:
         raise ValueError(
             f"Target {name!r} is not described by the compiler ({_first_line(error)}); name a "
@@ -122,6 +126,7 @@ def training_mesh(target: Target, asked: str = "", *, fsdp: int = 1, tensor: int
     Raises:
       ValueError: a mesh that is not understood, or that does not fit the devices.
     """
+    # Whatever the mesh does not split otherwise holds samples: that changes no array but the batch.
     left = {"data": max(len(target.devices) // (fsdp * tensor), 1), "fsdp": fsdp, "tensor": tensor}
     return _lay_mesh(target, _axis_sizes(asked, AXES) if asked else left)
 
@@ -137,6 +142,8 @@ def _lay_mesh(target: Target, sizes: Mapping[str, int]) -> Mesh:
 
 
 def _chosen_sizes(heads: int, devices: int) -> dict[str, int]:
+    # Heads first: attention then needs nothing from other devices, where weights split by `fsdp`
+    # are gathered for every layer.
     tensor = math.gcd(heads, devices)
     return {"fsdp": devices // tensor, "tensor": tensor}
 

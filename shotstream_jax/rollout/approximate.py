@@ -52,6 +52,9 @@ class Approximation:
       int8_weights: kernels of the transformer's blocks are held in 8 bits.
     """
 
+    # Exact by default. On the miniature, films without clean passes were 6 to 8 % faster in each of
+    # three rounds; 8 bits saved memory and no time, because weights are widened where they are
+    # used.
     clean_pass: bool = True
     decoded_context: bool = True
     int8_cache: bool = False
@@ -96,6 +99,9 @@ def denoise_keeping_keys(
 ) -> tuple[Latents, ShotCache]:
     """`denoise_chunk`, and the cache with the keys and values of its last step (donate it)."""
     levels = levels_of(rollout, noise)
+    # Four passes a chunk in place of five: the keys of the last step stand in for clean ones. They
+    # are of latents at noise level 0.74 (the released list), not 0, which is what makes this
+    # approximate.
     before, last = (jax.tree.map(lambda x, part=part: x[part], levels) for part in (slice(-1), -1))
     x_t = denoise_from(params, config, cache, chunk, shot, noise[0], before, compute)
     inputs = chunk_input(config, cache, chunk, shot, x_t, last[0] * TRAIN_STEPS)

@@ -33,6 +33,8 @@ FrameTimesteps = Float[Array, "batch #any_frame"]
 NegativeText = Float[Array, "#batch 1 text_token text_dim"]
 """An encoded negative prompt, one for all samples or one for each."""
 
+# The public code numbers a shot one after its last context frame, and an empty context 0: the first
+# shot and the second share number 1, in training as in filming.
 FIRST_SHOT = 1
 """Rotary shot number of a shot that nothing came before."""
 
@@ -90,6 +92,8 @@ def draw_dropout(
     The defaults are those of classifier-free guidance training (Ho and Salimans, 2022: 0.1 to 0.2
     do best), for captions and context alike.
     """
+    # Two draws, not one: guidance may lead away from captions alone or from captions and context,
+    # and the network must know the branch that has neither.
     probabilities = jnp.asarray([context, text])
     masks = jax.vmap(lambda key: jax.random.bernoulli(key, probabilities))(samples)
     return Dropout(context=masks[:, 0], text=masks[:, 1])
@@ -117,6 +121,8 @@ def apply_dropout(
     # Text last: a sample that loses both must not get its own caption back in the slots.
     instead = jnp.zeros_like(text) if unprompted is None else unprompted
     return Conditioning(
+        # Zeros of normalised latents, not an encoded black frame: so the public code trains it, and
+        # films first shots.
         context=jnp.where(first[..., None, None, None], 0, conditioning.context),
         context_shots=jnp.where(first, 0, conditioning.context_shots),
         shot=jnp.where(dropout.context, FIRST_SHOT, conditioning.shot),
@@ -135,6 +141,8 @@ def negative_conditioning(
     if history:
         every = jnp.ones(conditioning.shot.shape, bool)
         conditioning = apply_dropout(conditioning, Dropout(context=every, text=~every))
+    # One caption for context and target, as in the public unconditional branch: a negative prompt
+    # belongs to no shot.
     text = jnp.broadcast_to(negative, (conditioning.text.shape[0], *negative.shape[1:]))
     return dataclasses.replace(conditioning, text=text)
 
@@ -167,6 +175,8 @@ def predict_velocity(
     slots, frames = conditioning.context.shape[1], x_t.shape[1]
     shots = conditioning.rotary_shots(frames)
     rows, cols = (size // cut for size, cut in zip(x_t.shape[2:4], config.patch, strict=True))
+    # Without a gap between context and target, as the student's cache has them: a causal start
+    # takes over the teacher's weights, so that both must stand at the same positions.
     numbers = jnp.broadcast_to(jnp.arange(slots + frames), shots.shape)
     if text_keys is None:
         text_keys = encode_captions(params, config, conditioning.text, compute)
@@ -181,4 +191,5 @@ def predict_velocity(
         levels=levels,
         compute=compute,
     )
+    # No loss is taken on the context's frames, so what the network says of them means nothing.
     return output.velocity[:, slots:]

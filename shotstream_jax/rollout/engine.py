@@ -39,11 +39,10 @@ from shotstream_jax.rollout.shot_state import DecodedChunk, PartPixels, ShotStat
 from shotstream_jax.story import ShotPlan
 from shotstream_jax.typing import Array, Float, Latents, Params
 
+# Keys of six context captions and the shot's, and as many again: 94 MB each of a 1.3B in bfloat16.
 _CAPTIONS_HELD = 16
-"""Captions whose keys an engine keeps: six of a context and the shot's, and as many again."""
-
+# Trained chunks at which re-basing commits no more than the chunk before.
 _SHORTEST_REBASED = 2
-"""Trained chunks at which re-basing commits no more than the chunk before."""
 
 
 class Engine:
@@ -103,7 +102,7 @@ class Engine:
         shape = (1, slots, *self.grid, self.networks.config.dit.latent_channels)
         shots = [frame.rope_shot for frame in plan.context] or [0] * slots
         return ShotState(
-            cache=self._blank_cache(own) if blank is None else blank,
+            cache=self._blank_cache(own) if blank is None else blank,  # old keys are never read
             context=Context(
                 latents=jnp.concatenate(context, axis=1) if context else jnp.zeros(shape),
                 shots=jnp.asarray([shots], jnp.int32),
@@ -111,7 +110,7 @@ class Engine:
             ),
             pending=(),
             recent=(),
-            decoder=None,
+            decoder=None,  # across a cut its past would be of another picture
             chunks=0,
             caption=own,
             recent_captions=(),
@@ -127,6 +126,7 @@ class Engine:
         "keep" leaves the newest chunk's keys under the caption it was filmed to, "recache" writes
         them under the new one.
         """
+        # Clean passes read the caption: run now they read the old one, left pending the new one.
         state = self._committed(state) if keys == "keep" else self._prepared(state)
         # A copy: the cache is donated with all it holds, the caption's keys are used again.
         text = jax.tree.map(jnp.copy, self._text_keys(caption))
@@ -237,7 +237,7 @@ class Engine:
         if self._keeps_noisy_keys:
             return False
         if state.context is not None:
-            return not state.pending
+            return not state.pending  # replayed chunks come between context and next chunk
         # Re-basing a model of two trained chunks commits one chunk as 0 and films the next as 1.
         trained = self.networks.config.rollout.shot_chunks
         adjacent = self._number(state) == state.chunks or (
@@ -280,7 +280,7 @@ class Engine:
         """One latent frame at a time: the first after a cut has a program of its own."""
         networks, pixels = self.networks, []
         if self._reuse:
-            decoder = jax.tree.map(jnp.copy, decoder)
+            decoder = jax.tree.map(jnp.copy, decoder)  # the program below is given it to overwrite
         for frame in jnp.split(programs.to_vae(networks, latents), latents.shape[1], axis=1):
             arguments = networks.vae, networks.config.vae, networks.decode_dtype, frame
             if decoder is None:
@@ -312,7 +312,7 @@ class Engine:
         if state.positions != "rebased":
             number = chunk_number(self.networks.config, state.positions, chunk)
             return self._turned(self._clean_pass(state, number, latents), chunk + 1)
-        if chunk + 1 < trained:
+        if chunk + 1 < trained:  # the next chunk still has a number of its own
             state = self._clean_pass(state, chunk, latents)
         else:
             # Oldest first: the clean pass of a later chunk sees those before it.
@@ -337,7 +337,7 @@ class Engine:
     def _turned(self, state: ShotState, chunk: int) -> ShotState:
         """The keys that chunk `chunk` is to see, where positions are turned back."""
         trained = self.networks.config.rollout.shot_chunks
-        if state.positions != "turned" or chunk < trained:
+        if state.positions != "turned" or chunk < trained:  # not full: no key has to leave
             return state
         config = self.networks.config.dit
         cache = self.run("turn back", programs.turn_back, self._cache(state), config=config)
@@ -370,7 +370,7 @@ class Engine:
             text = self.run("text", self.networks.encode_text, [caption])[None]
             inputs = *self._dit, text
             keys = self.run("caption keys", programs.project_captions, *inputs, **self._how)
-        self._text[caption] = keys
+        self._text[caption] = keys  # last again: a dict begins with the least recently used
         while len(self._text) > _CAPTIONS_HELD:
             del self._text[next(iter(self._text))]
         return keys

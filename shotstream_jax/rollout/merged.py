@@ -50,6 +50,8 @@ def context_pass_and_denoise(
     compute: Compute = Compute(),
 ) -> tuple[Latents, ShotCache]:
     """`prepare_shot`, then `denoise_chunk` of chunk 0; the context shares a pass with a step."""
+    # Context tokens see the context slots alone, as in a pass of their own, and at timestep 0,
+    # since they are clean; the chunk in the same pass stands at the first step's timestep.
     earlier = ChunkInput(
         latents=context.latents,
         timesteps=jnp.zeros((context.shots.shape[0], 1)),
@@ -57,6 +59,7 @@ def context_pass_and_denoise(
         slot=CacheSlot(start=0, visible=Prefix.known(cache.window.context * cache.frame_tokens)),
     )
     numbers = context_numbers(context)
+    # The shot's caption comes after those of the context slots.
     own = jnp.full(noise.shape[1:3], numbers.shape[1])
     output = apply_merged(
         params,
@@ -68,6 +71,8 @@ def context_pass_and_denoise(
         caption_index=jnp.concatenate([numbers, own], axis=1),
         compute=compute,
     )
+    # In each layer the chunk has seen the context's new keys already; the steps that follow find
+    # them here.
     cache = dataclasses.replace(write_context(cache, output.kv), text=text)
     latents = _next_steps(params, config, cache, 0, shot, output, noise, rollout, compute)
     return latents, cache
@@ -87,6 +92,8 @@ def clean_pass_and_denoise(
 ) -> tuple[Latents, ShotCache]:
     """`commit_chunk` of the chunk before, then `denoise_chunk`; the clean pass shares a step's."""
     before = chunk - 1
+    # A first step starts from noise alone, which nothing filmed before decides, so it need not wait
+    # for the clean pass: layer by layer it reads the clean keys that the same pass has just made.
     earlier = chunk_input(config, cache, before, shot, finished, 0.0)
     newest = chunk_input(config, cache, chunk, shot, noise[0], _first_timestep(rollout))
     output = apply_merged(params, config, cache, earlier, newest, cache.text, compute=compute)

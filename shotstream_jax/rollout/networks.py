@@ -28,8 +28,9 @@ class Networks:
       vae: parameters of the video autoencoder.
       encode_text: captions to embeddings, zero beyond each caption's length.
       compute: format and kernels of the transformer; its cache has the same format.
-      decode_dtype: format in which the autoencoder decodes. It always encodes in float32: errors
-        made there come back with every later shot.
+      decode_dtype: format in which the autoencoder decodes. It always encodes float32 arrays (in
+        products of the platform's default precision): errors made there come back with every
+        later shot.
       mesh: devices that parameters are on, if more than the default one.
       vae_apart: where the autoencoder is, if it has a device of its own: it decodes a chunk there
         while the transformer films the next.
@@ -53,8 +54,12 @@ class Networks:
 def approximated(networks: Networks, approximation: Approximation) -> Networks:
     """The same networks, filming approximately; weights go to 8 bits here, on their devices."""
     dit = networks.dit
+    # Once, on opening a model: rounding at every use would read the wide weights that 8 bits are to
+    # save.
     if approximation.int8_weights:
         shapes = jax.eval_shape(quantise_blocks, dit)
         where = None if networks.mesh is None else shardings_for(shapes, networks.mesh)
+        # Placed by name: left to the compiler, a mesh's 8-bit kernels might end up whole on every
+        # device.
         dit = jax.jit(quantise_blocks, out_shardings=where)(dit)
     return dataclasses.replace(networks, dit=dit, approximation=approximation)

@@ -46,7 +46,10 @@ def rollout_shot(
         cache = commit_chunk(params, config, cache, chunk, shot, latents, compute=compute)
         return cache, latents
 
+    # The last chunk is filmed outside of the loop: its clean pass, 3.7 % of the transformer's
+    # operations in a released shot, would write keys that nothing reads.
     numbers = first + jnp.arange(last)
+    # A loop, not seven copies: the program holds the network once, whatever the length of the shot.
     cache, chunks = jax.lax.scan(body, cache, (numbers, noise[:-1]))
     chunks = jnp.concatenate([chunks, denoise(cache, jnp.asarray(first + last), noise[-1])[None]])
     return rearrange(chunks, "chunk batch frame ... -> batch (chunk frame) ..."), cache

@@ -39,6 +39,8 @@ class ShotState:
     pending: tuple[Latents, ...]
     recent: tuple[Latents, ...]
     decoder: DecoderCache | None
+    # Values of the host: they choose the next program and its chunk number, and as arrays each
+    # would have to be waited for.
     chunks: int = static()
     caption: str = static()
     recent_captions: tuple[str, ...] = static()

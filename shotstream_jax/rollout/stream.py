@@ -72,12 +72,15 @@ class ContextFrameStore:
     def __init__(self, encode: Callable[[Frame], Latents]):
         """Create an empty store; `encode` makes one latent frame of one video frame."""
         self._encode = encode
+        # Pixels of every frame that may be asked for, latents only of those that were: a shot's
+        # first frame is context of several later shots, and is encoded once.
         self._pixels: dict[TakeFrame, Frame] = {}
         self._latents: dict[TakeFrame, Latents] = {}
 
     def put(self, frame: TakeFrame, pixels: Frame, latent: Latents | None = None) -> None:
         """Add a frame, or replace it; `latent` stands in for what encoding it would give."""
         self._pixels[frame] = pixels
+        # A frame that is filmed again must not keep the encoding of the old picture.
         self._latents.pop(frame, None)
         if latent is not None:
             self._latents[frame] = latent
@@ -160,6 +163,7 @@ class Camera:
         """
         numbers = range(first_chunk, plan.chunks)
         state = self._going_on(plan) if first_chunk else self._begun(plan)
+        # Drawn when its chunk is filmed: no noise of later chunks lies on the device meanwhile.
         draws = (
             self.engine.run("noise", noise or self.engine.noise, plan, chunk) for chunk in numbers
         )
@@ -205,6 +209,7 @@ class Camera:
     def _shown(
         self, plan: ShotPlan, number: int, state: ShotState, chunk: DecodedChunk
     ) -> FilmedChunk:
+        # Before the chunk is yielded: a caller that stops reading here can still continue the take.
         self._state = state
         self._store(plan, number, chunk)
         return FilmedChunk(plan=plan, chunk=number, latents=chunk.latents, parts=chunk.parts)
@@ -214,6 +219,8 @@ class Camera:
         networks = self.engine.networks
         made = number * networks.config.rollout.window.chunk
         stride = networks.config.vae.temporal_stride
+        # A shot's first latent frame shows one video frame and later ones a stride each, unless the
+        # shot continues another: the number of a chunk's first video frame has to be counted.
         first = count_video_frames(made, plan.transition, stride) if made else 0
         for place, pixels in enumerate(chunk.pixels):
             for offset in range(pixels.shape[1]):
@@ -222,6 +229,7 @@ class Camera:
                     # Approximate: the latent frame that shows it, as it was filmed.
                     latent = chunk.latents[:, place : place + 1]
                     decoded = networks.approximation.decoded_context
+                    # Before rounding to 8 bits, as the public code encodes its context.
                     self.store.put(frame, pixels[0, offset], None if decoded else latent)
             first += pixels.shape[1]
 
@@ -240,6 +248,8 @@ def stream_story(
     camera = Camera(networks, story.defaults.size, wanted=context_sources(plans))
     for plan in plans:
         yield from camera.film(plan, noise=noise)
+        # What no later shot names goes: a frame of 480 x 832 is 4.8 MB in float32, and a story may
+        # have any number of shots.
         camera.store.keep(context_sources(plans[plan.index + 1 :]))
 
 
@@ -247,6 +257,8 @@ def one_ahead(pieces: Iterator[FilmedChunk]) -> Iterator[FilmedChunk]:
     """Ask for the next chunk before the last one is read: the device never waits for its reader."""
     waiting = next(pieces, None)
     while waiting is not None:
+        # JAX returns before a program has run: asking for a chunk queues its programs, reading its
+        # frames is what waits.
         following = next(pieces, None)
         yield waiting
         waiting = following

@@ -51,6 +51,9 @@ class SampleConfig:
       keep: steps whose inputs are returned as the trajectory (of ODE pairs).
     """
 
+    # How the public code samples the trajectories that the student begins with. Of 50 steps numbers
+    # 0, 13, 25 and 37 start at nominal 1000, 740, 500 and 260: the student's four levels, to be
+    # kept.
     solver: Solver = "euler"
     steps: int = 50
     shift: float = 8.0
@@ -86,6 +89,9 @@ def sample_shot(
     compute: Compute = Compute(),
 ) -> Sampled:
     """Sample a whole shot of the teacher's from its noise, guided away from a negative prompt."""
+    # Without history in the negative branch, carry-over rose from 0.84 to 0.89 and prompt accuracy
+    # fell from 0.913 to 0.903 (24 stories of the miniature, 25 steps), at the same number of
+    # passes.
     blank = negative_conditioning(conditioning, negative, history=sample.history_guidance)
     velocity = guided_velocity(params, config, conditioning, blank, sample.guidance, compute)
     if sample.solver == "unipc":
@@ -103,11 +109,14 @@ def guided_velocity(
 ) -> Velocity:
     """The guided velocity, `negative + guidance * (conditional - negative)`."""
     conditional = _velocity(params, config, conditioning, compute)
+    # The formula below gives the same, at twice the passes.
     if guidance == 1:
         return conditional
     unconditional = _velocity(params, config, negative, compute)
 
     def velocity(x_t: Latents, timestep: Float[Array, ""]) -> Latents:
+        # Classifier-free guidance (Ho and Salimans, 2022), counted from the negative branch. The
+        # public trainer's 3.0 counts from the conditional one, and is 4 here.
         away = unconditional(x_t, timestep)
         return away + guidance * (conditional(x_t, timestep) - away)
 
@@ -131,6 +140,7 @@ def _velocity(
 
 def sample_euler(velocity: Velocity, noise: Latents, config: SampleConfig) -> Sampled:
     """Follow the velocity from noise to clean latents in even steps of the shifted schedule."""
+    # Levels begin at 1 and stop short of 0 (0.14 is the last of 50): the last step ends at 0.
     sigmas = np.append(FlowSchedule(shift=config.shift).spaced(config.steps), np.float32(0))
     slots = np.full(config.steps, len(config.keep))
     slots[list(config.keep)] = np.arange(len(config.keep))
@@ -141,6 +151,7 @@ def sample_euler(velocity: Velocity, noise: Latents, config: SampleConfig) -> Sa
         if config.keep:
             # A step that is not kept has a slot beyond the end, and is dropped.
             kept = kept.at[slot].set(x_t, mode="drop")
+        # dx / dsigma = noise - x0, the velocity; levels fall, so that every step goes against it.
         return (x_t + (next_sigma - sigma) * velocity(x_t, sigma * TRAIN_STEPS), kept), None
 
     kept = jnp.zeros((len(config.keep), *noise.shape), noise.dtype)

@@ -53,6 +53,8 @@ class TeacherCamera:
         self._networks, self._sample, self._prompt = networks, sample, negative
         self._camera = Camera(networks, size, wanted=wanted)
         dit = networks.config.dit
+        # Zeros are what training puts in place of dropped captions, and need no text encoder. The
+        # public sampler guides away from Wan's negative prompt: pass that for its films.
         self._negative = (
             jnp.zeros((1, 1, dit.text_tokens, dit.text_dim))
             if negative is None
@@ -71,6 +73,8 @@ class TeacherCamera:
         words = ["teacher", sample.solver, str(sample.steps), f"{sample.guidance:g}"]
         words += ["history"] if sample.history_guidance else []
         if self._prompt is not None:
+            # A checksum tells prompts apart: a prompt may be a page long, and this becomes part of
+            # a digest.
             words.append(f"{zlib.crc32(self._prompt.encode()):08x}")
         return "-".join(words)
 
@@ -80,6 +84,8 @@ class TeacherCamera:
         Raises:
           ValueError: a shot that continues another one.
         """
+        # Every frame of a take attends to every other one: there is no cache that a later part
+        # could go on from.
         if plan.transition == "continue":
             raise ValueError(
                 f"Shot {plan.shot_id} continues the shot before it, and the teacher samples whole "
@@ -94,6 +100,8 @@ class TeacherCamera:
             sample=self._sample,
             compute=self._networks.compute,
         )
+        # By the student's camera, so that frames, and what later shots see of them, come about in
+        # one way.
         yield from self._camera.replay(plan, latents)
 
     def replay(self, plan: ShotPlan, latents: Latents) -> Iterator[FilmedChunk]:
@@ -104,6 +112,7 @@ class TeacherCamera:
         engine, slots = self._camera.engine, self._camera.engine.context_slots
         channels = self._networks.config.dit.latent_channels
         context = [self.store.latent(frame.source) for frame in plan.context]
+        # Zeros numbered 0 for a first shot, as dropout leaves a sample without its context.
         shots = [frame.rope_shot for frame in plan.context] or [0] * slots
         return Conditioning(
             context=jnp.concatenate(context, axis=1)
@@ -119,6 +128,8 @@ class TeacherCamera:
         config = self._networks.config
         frames = plan.chunks * config.rollout.window.chunk
         shape = (1, frames, *self._camera.engine.grid, config.dit.latent_channels)
+        # Keyed as the student's, so that a film does not depend on the order in which shots are
+        # sampled.
         return chunk_noise(plan.seed, plan.noise_shot, plan.take, 0, steps=1, shape=shape)[0]
 
 

@@ -80,6 +80,8 @@ def end_to_end(deliveries: Sequence[Delivery]) -> EndToEnd:
     # A shot lasts from the end of the one before: its cut's context pass is its own time.
     ends = [d.at for d, after in pairs if d.shot != after.shot] + [last]
     return EndToEnd(
+        # With the wait for the first frames: what a film takes, not what its best stretch would
+        # promise.
         fps=frames / last,
         frames=frames,
         seconds=last,

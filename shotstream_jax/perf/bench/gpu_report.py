@@ -60,6 +60,8 @@ def gpu_report(
     device = "cpu" if rehearsed else "cuda"
     peer = functools.partial(compare_with_peer, shape, device=device, compiled=not rehearsed)
     merging = dataclasses.replace(shape, merged_passes=True)
+    # Networks are made when a measurement begins and die with it: two sets of them would fill the
+    # device.
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "end_to_end": lambda: measure_film(
             random_networks(shape, mesh), shape, settings, encode_video

@@ -65,6 +65,8 @@ def key_counts(shape: FilmShape) -> tuple[int, ...]:
     """Keys that the first, the middle and the last chunk of a shot see, own ones included."""
     window, tokens = shape.config.rollout.window, shape.frame_tokens
     room = window.local // window.chunk
+    # Time should grow with the keys that are seen: three points tell that from a kernel that
+    # computes all and masks.
     chunks = sorted({1, (room + 1) // 2, room})
     return tuple((window.context + count * window.chunk) * tokens for count in chunks)
 
@@ -90,6 +92,8 @@ def _attention(shape: FilmShape) -> Iterator[Kernel]:
     counts = key_counts(shape)
     for backend in PLATFORMS:
         for which, keys in enumerate(counts):
+            # Scores and weighted values: two products, of two operations each, for keys that are
+            # seen.
             flops = 4 * q.shape[1] * keys * shape.config.dit.dim
             about = {
                 "kernel": "attention",

@@ -46,6 +46,7 @@ def compare_with_peer(
         seconds = seconds_of(build_ours(shape), repeats=repeats)
         call = _their_call(torch, build_theirs(diffusers, shape), shape, device, compiled=compiled)
         theirs = _their_seconds(torch, call, device, repeats)
+        # Above 1 ours is faster.
         parts[part] = {"seconds": seconds, "peer_seconds": theirs, "ratio": theirs / seconds}
     return {
         "peer": f"diffusers {diffusers.__version__}, torch {torch.__version__}",
@@ -78,6 +79,7 @@ def _our_transformer(shape: FilmShape) -> Callable[[], Any]:
         )
         # Any level of noise: time does not depend on it.
         timesteps = jnp.full((1, 1), TRAIN_STEPS / 2)
+        # The peer has no causal student: a dense pass over a whole shot is what both can do.
         return apply_dense(params, dit, latents, timesteps, rope, text, compute=compute).velocity
 
     return functools.partial(call, *inputs(jax.random.key(0)))

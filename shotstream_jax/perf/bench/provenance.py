@@ -55,6 +55,8 @@ def git_commit(file: pathlib.Path = pathlib.Path(__file__)) -> str | None:
         # An installed package may lie inside another project's checkout, whose commit is not ours.
         _git(file.parent, "ls-files", "--error-unmatch", file.name)
         found = _git(file.parent, "rev-parse", "HEAD")
+        # Untracked files do not count: results that lie beside the code would mark every commit as
+        # changed.
         changed = _git(file.parent, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -59,6 +59,8 @@ def measure_film(
     for number in range(settings.warmup):
         deliver_film(networks, bench_story(shape, settings, f"warm-up {number}"))
     arrived = end_to_end(deliver_film(networks, bench_story(shape, settings, "measured")))
+    # Before the split: a peak cannot be taken back, and the split holds arrays that a film does
+    # not.
     memory = peak_memory()
     calls, seconds = split(networks, shape, bench_story(shape, settings, "split"), encode_video)
     return {

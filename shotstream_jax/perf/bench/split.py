@@ -118,6 +118,7 @@ def _part_document(name: str, calls: Sequence[Call]) -> dict[str, Any]:
         "seconds": seconds,
         "seconds_per_call": seconds / len(calls),
     }
+    # The passes that see one chunk more each time; all others take the same for every chunk.
     if name in ("denoise", "clean pass", "clean pass and denoise"):
         document["seconds_by_chunk"] = _by_chunk(calls)
     return document

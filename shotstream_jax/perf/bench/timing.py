@@ -30,6 +30,7 @@ def spread(seconds: Sequence[float]) -> Spread | None:
     """Median, 95th percentile and largest; None for an empty sample."""
     if not seconds:
         return None
+    # No mean: one stall of the host would move it, and a viewer notices the stall and not the mean.
     p50, p95 = np.percentile(seconds, [50, 95])
     return Spread(p50=float(p50), p95=float(p95), max=max(seconds), count=len(seconds))
 

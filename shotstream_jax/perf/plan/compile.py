@@ -17,11 +17,13 @@ from shotstream_jax.perf.plan.programs import Program
 from shotstream_jax.perf.program_cache import program_cache
 from shotstream_jax.perf.targets import GIB, Target
 
+# XLA prints an asynchronous operation twice, as -start and -done: the start is counted.
 _COLLECTIVE = re.compile(
     r"= \(?(\w+)\[([\d,]*)\][^=]*? (all-gather|all-reduce|all-to-all|reduce-scatter|"
     r"collective-permute)(?:-start)?\("
 )
 _ITEM_BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
+# The two sentences in which the compiler says how much it would have taken.
 _USED = re.compile(r"(?:Used |memory required for HLO temporaries \()([\d.]+)([KMG])")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": GIB}
 
@@ -72,6 +74,7 @@ def plan_program(program: Program, target: Target, mesh: Mesh, flops: int | None
         with program_cache(None):
             compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
+        # No room is a finding of the plan; any other error is a mistake in the program.
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         problem = _exhausted(str(error))
@@ -109,6 +112,7 @@ def collective_bytes(text: str) -> dict[str, int]:
         count = 1
         for size in filter(None, shape.split(",")):
             count *= int(size)
+        # Types that are not listed are rare here, and taken for four bytes.
         moved[operation] = moved.get(operation, 0) + count * _ITEM_BYTES.get(kind, 4)
     return moved
 
@@ -118,6 +122,7 @@ def _findings(compiled: Any) -> dict[str, Any]:
     memory = {
         "arguments": said.argument_size_in_bytes,
         "temporaries": said.temp_size_in_bytes,
+        # A donated cache is argument and output in the same memory: it counts once.
         "outputs": said.output_size_in_bytes - said.alias_size_in_bytes,
         "code": said.generated_code_size_in_bytes,
     }

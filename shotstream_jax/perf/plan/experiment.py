@@ -40,6 +40,7 @@ def plan_experiment(
     Raises:
       ValueError: a file, target, mesh or sizes that will not do, or a compiler that was stopped.
     """
+    # Spawned, not forked: JAX holds threads and locks that a forked child would inherit dead.
     plans, fresh = {}, multiprocessing.get_context("spawn")
     for name in _programs(file, target, mesh)[0]:
         watch(name)
@@ -70,6 +71,7 @@ def experiment_programs(experiment: Experiment, mesh: Mesh) -> dict[str, Program
 def _programs(file: pathlib.Path, target: str, mesh: str) -> tuple[dict[str, Program], Mesh]:
     experiment = load_config(file, Training, DatasetJob)
     own = experiment.mesh
+    # The experiment's own split, with data parallelism over what the target has beyond it.
     laid = training_mesh(find_target(target), mesh, fsdp=own.fsdp, tensor=own.tensor)
     return experiment_programs(experiment, laid), laid
 
@@ -87,6 +89,7 @@ def _step_programs(training: Training, mesh: Mesh) -> dict[str, Program]:
         )
     for objective in stage.objectives.values():
         for name, leaf in stage.batch_shapes.items():
+            # As training checks it: the compiler's message would not name the batch.
             check_division(name, leaf.shape[0], objective, mesh)
     built = build_programs(stage, training, mesh)
     whole = {

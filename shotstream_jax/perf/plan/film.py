@@ -87,6 +87,8 @@ def resident_memory(plans: Mapping[str, Plan]) -> dict[str, int]:
         }
         for name, plan in plans.items()
     ]
+    # Programs run one at a time, so that workspaces share one place; arguments stay between them,
+    # and so does the code of every program that has run.
     fullest = max(moments, key=lambda moment: sum(moment.values()))
     memory = {**fullest, "code": sum(plan.memory.get("code", 0) for plan in plans.values())}
     return {**memory, "peak": sum(memory.values())}
@@ -102,6 +104,8 @@ def project_program(
         **dict.fromkeys(("chunk", "commit-chunk", "chunk-keys"), chunk_frames),
         "shot": shape.video_frames,
         "decode-first": 1,
+        # A latent frame shows a temporal stride of video frames, one where the autoencoder has no
+        # past.
         "decode": stride,
     }
     return project(
@@ -109,6 +113,8 @@ def project_program(
         plan.flops["analytic"],
         devices=devices,
         share_of_peak=share_of_peak,
+        # Weights and cache are read at least once a run: the floor of small programs, of which few
+        # operations meet many bytes.
         argument_bytes=sum(plan.argument_bytes.values()),
         frames=frames.get(plan.program),
     )

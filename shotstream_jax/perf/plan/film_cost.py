@@ -23,6 +23,8 @@ def call_flops(shape: FilmShape, part: Part, chunk: int = 0, *, begins: bool = F
     """
     config, window, tokens = shape.config, shape.config.rollout.window, shape.frame_tokens
     queries, context = window.chunk * tokens, window.context * tokens
+    # A chunk sees the context, the chunks before it and itself, until the window rolls: 14040 to
+    # 42120 keys of the 1.3B at 480 x 832.
     keys = context + min((chunk + 1) * window.chunk, window.local) * tokens
     context_pass = keys_flops(config.dit, context, context)
     denoise = len(config.rollout.steps) * dit_flops(config.dit, queries, keys)
@@ -76,9 +78,12 @@ def shot_flops(shape: FilmShape, filmed: int = 0, *, is_first: bool) -> int:
     total = call_flops(shape, "text")
     if filmed == 0:
         total += call_flops(shape, "context pass")
+        # A first shot's context is zeros: nothing is encoded. Its context pass is run all the same.
         if not is_first and shape.approximation.decoded_context:
             total += window.context * call_flops(shape, "context encode")
     chunks = range(filmed, filmed + shape.chunks)
+    # The first latent frame after a cut is decoded to one video frame, at an eighth of the
+    # operations.
     begun = int(filmed == 0)
     total += begun * call_flops(shape, "decode", begins=True)
     total += (shape.shot_latent_frames - begun) * call_flops(shape, "decode")

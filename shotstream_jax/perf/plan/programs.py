@@ -93,6 +93,7 @@ def film_programs(shape: FilmShape, mesh: Mesh) -> dict[str, Program]:
     conv = _conv_settings(mesh)
     text = {"text": build.text, "config": config.text, "ids": build.ids, "mask": build.mask}
     calls: tuple[tuple[str, Any, dict[str, Any], dict[str, Any]], ...] = (
+        # In the order of a shot, as the lists of plans and benchmarks show them.
         ("text", encode_caption_tokens, text, {"dtype": shape.compute.dtype}),
         ("caption-keys", programs.project_captions, {**dit, "embeddings": build.embeddings}, how),
         ("encode", programs.encode_image, {**vae, "image": build.image}, conv),
@@ -140,6 +141,7 @@ def filming(shape: FilmShape) -> tuple[str, ...]:
         chunks = ("context", "chunk", "commit")
     encode = ("encode",) if exact.decoded_context else ()
     # Chunks in the cache when the last one is filmed; without clean passes it is kept, too.
+    # A clean pass is put off until a chunk follows it: the last chunk's keys are never there.
     kept = shape.chunks - exact.clean_pass
     turn = ("turn-back",) if kept >= shape.config.rollout.shot_chunks else ()
     decode = ("decode-first", "decode", "video-first", "video")
@@ -274,6 +276,7 @@ class _Arguments:
     def _weights(self, init: Callable[..., Any], config: Any) -> Any:
         shapes = jax.eval_shape(lambda key: init(key, config), jax.random.key(0))
         dtype = self.compute.dtype
+        # Initialisers draw float32; weights are loaded in the format that computes.
         cast = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), shapes)
         return placed_shapes(cast, shardings_for(cast, self.mesh))
 

@@ -40,6 +40,7 @@ def project(
     """
     check_share(share_of_peak)
     chip = target.chip
+    # The two limits of a roofline, as if reading and computing overlapped without loss.
     seconds = max(flops / (share_of_peak * chip.flops * devices), argument_bytes / chip.bandwidth)
     return Projection(
         assumption=(
