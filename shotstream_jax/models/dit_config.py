@@ -1,6 +1,7 @@
 """The sizes of a diffusion transformer; importable without the network."""
 
 import dataclasses
+import functools
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,12 @@ class DiTConfig:
         if self.freq_dim % 2:
             raise ValueError(f"freq_dim {self.freq_dim} must be even: half cosines, half sines.")
 
-    @property
+    @functools.cached_property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.dim // self.heads
 
-    @property
+    @functools.cached_property
     def patch_channels(self) -> int:
         """Values in one patch: rows x columns x channels."""
         return self.patch[0] * self.patch[1] * self.latent_channels

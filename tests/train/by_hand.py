@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.checkpoints.manager import TOKENIZER, save_checkpoint
-from shotstream_jax.data.latent_films import KIND
+from shotstream_jax.data.latent_films import LATENT_FILMS
 from shotstream_jax.data.shards import Shards
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
 from shotstream_jax.model_config import CheckpointConfig, ModelConfig, RolloutConfig
@@ -144,7 +144,7 @@ def make_material(root: pathlib.Path) -> Material:
     pictures = rng.normal(size=(FILMS, SHOTS, len(STORED), *CLIP[1:])).astype(np.float16)
     captions = [[CAPTIONS[caption_number(f, s)] for s in range(SHOTS)] for f in range(FILMS)]
     films = Shards(root / "latents", FILMS, FILMS)
-    facts = {"kind": KIND, "clip": CLIP, "shots": SHOTS, "video_frames": VIDEO_FRAMES}
+    facts = {"kind": LATENT_FILMS, "clip": CLIP, "shots": SHOTS, "video_frames": VIDEO_FRAMES}
     films.describe({**facts, "reference_frames": STORED})
     films.write(0, {"clips": clips, "references": pictures, "captions": np.asarray(captions)})
     init = jax.jit(init_dit, static_argnums=1)

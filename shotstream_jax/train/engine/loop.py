@@ -30,7 +30,6 @@ from shotstream_jax.train.engine.metrics import (
     Record,
     TensorBoardWriter,
 )
-from shotstream_jax.train.engine.objective import Batch
 from shotstream_jax.train.engine.programs import (
     build_programs,
     first_state,
@@ -47,6 +46,7 @@ from shotstream_jax.train.engine.run_folder import (
     refuse_other,
 )
 from shotstream_jax.train.engine.stage import Scores, Stage, Training
+from shotstream_jax.train.losses import Batch
 
 _COUNTS = ("skipped", "skipped_in_row")
 _STOPPING = (signals.SIGTERM, signals.SIGINT)

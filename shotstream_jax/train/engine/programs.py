@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
-from shotstream_jax.train.engine.objective import Batch, Networks, Objective
+from shotstream_jax.train.engine.optimizer import Objective
 from shotstream_jax.train.engine.stage import MeshConfig, Stage, Training, Weights
 from shotstream_jax.train.engine.state import (
     TrainState,
@@ -22,6 +22,7 @@ from shotstream_jax.train.engine.state import (
     state_shardings,
 )
 from shotstream_jax.train.engine.step import TrainStep, jit_step
+from shotstream_jax.train.losses import Batch, ParamsByNetwork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def first_state(stage: Stage, training: Training, programs: Programs) -> TrainSt
     return start(params)
 
 
-def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> Networks:
+def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> ParamsByNetwork:
     """Load networks that are not trained."""
     return {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
 

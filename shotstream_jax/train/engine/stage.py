@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 from jax.sharding import Mesh
 
-from shotstream_jax.train.engine.objective import Batch, Networks, Objective
+from shotstream_jax.train.engine.optimizer import Objective
+from shotstream_jax.train.losses import Batch, ParamsByNetwork
 from shotstream_jax.typing import Array, Key, PyTree
 
 Scores = Mapping[str, float]
@@ -58,11 +59,11 @@ def random_weights(init: Callable[[Key[Array, ""]], Any], seed: int) -> Weights:
     )
 
 
-Validate = Callable[[Networks, pathlib.Path, int], Scores]
+Validate = Callable[[ParamsByNetwork, pathlib.Path, int], Scores]
 """`(networks, folder, step) -> scores`; may leave pictures in the folder, named by the step."""
 
 
-def _no_scores(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+def _no_scores(networks: ParamsByNetwork, folder: pathlib.Path, step: int) -> Scores:
     return {}
 
 
@@ -94,7 +95,7 @@ class Stage:
     carry: PyTree[Any] = ()
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
     validation: Callable[[], Validate] = lambda: _no_scores
-    finish: Callable[[Networks, pathlib.Path], Scores]
+    finish: Callable[[ParamsByNetwork, pathlib.Path], Scores]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

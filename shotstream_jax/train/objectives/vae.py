@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 
 from shotstream_jax.models.vae import decode, encode_moments, init_vae
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.train.engine.objective import Report, Scored
+from shotstream_jax.train.losses import LossAux, LossOutput
 from shotstream_jax.typing import Array, Float, Key, Latents, Params, Pixels
 
 _LARGEST_LOG_VARIANCE = 20.0
@@ -47,7 +47,7 @@ def vae_loss(
     *,
     loss: VAELoss = VAELoss(),
     dtype: DTypeLike = jnp.float32,
-) -> Scored:
+) -> LossOutput:
     """Error of clips that went through the autoencoder, with one key of chance for each.
 
     The latents are not normalised: `config` must say mean 0 and deviation 1.
@@ -63,7 +63,7 @@ def vae_loss(
         "divergence": _divergence(mean, log_variance),
     }
     total = parts["pixels"] + loss.edges * parts["edges"] + loss.divergence * parts["divergence"]
-    return total, Report(metrics={**parts, "psnr": peak_ratio(jnp.square(wrong).mean())})
+    return total, LossAux(metrics={**parts, "psnr": peak_ratio(jnp.square(wrong).mean())})
 
 
 def peak_ratio(square_error: Float[Array, "*many"]) -> Float[Array, "*many"]:

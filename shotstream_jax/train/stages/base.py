@@ -26,18 +26,16 @@ from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.dit_config import DiTConfig
 from shotstream_jax.models.text_encoder import TextEncoderConfig, init_text_encoder
-from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
-from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.rollout.conditioning import Conditioning, apply_dropout, draw_dropout
+from shotstream_jax.schedule import FlowSchedule, draw_flow_noise
 from shotstream_jax.storyworld.captions import VOCABULARY
-from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Report, Scored
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import Batches, Scores, Stage, random_weights
 from shotstream_jax.train.engine.weights import lineage, measured_vae, training_facts
-from shotstream_jax.train.objectives.flow_matching import draw_flow
-from shotstream_jax.train.objectives.next_shot import teacher_loss
-from shotstream_jax.train.stages.batching import single_shot_clip, split_chance
-from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
-from shotstream_jax.typing import Array, Key, Params
+from shotstream_jax.train.losses import LossAux, LossInputs, LossOutput, ParamsByNetwork
+from shotstream_jax.train.objectives.flow_matching import Clip, teacher_loss
+from shotstream_jax.train.stages.transformer import EncodeIds, TransformerTraining, check_clip
+from shotstream_jax.typing import Array, Key, Latents, Params, Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class BaseTraining(TransformerTraining):
         """
         compute = self.compute.on(mesh, self.model.dit.head_dim)
         objective = Objective(
-            loss=functools.partial(self._loss, compute),
+            loss=functools.partial(self._loss, compute, self.encode_ids),
             optimizer=self.optimizer,
             accumulate=self.accumulate,
         )
@@ -88,22 +86,27 @@ class BaseTraining(TransformerTraining):
     def _tokenizer(self) -> Tokenizer:
         return word_tokenizer(VOCABULARY, self.model.dit.text_tokens)
 
-    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
-        clip = single_shot_clip(inputs.batch, self.read(params["text"], inputs.batch))
-        dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
+    def _loss(
+        self, compute: Compute, encode: EncodeIds, params: Any, inputs: LossInputs
+    ) -> LossOutput:
+        batch = inputs.batch
+        # Under the gradient: the text encoder is trained with the transformer here.
+        text = encode(params["text"], ids=batch["ids"], mask=batch["mask"])
+        clip = single_shot_clip(batch["target"], text)
+        dropout_keys, flow_keys = jax.vmap(jax.random.split, out_axes=1)(inputs.keys.per_sample)
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         schedule = FlowSchedule(shift=self.model.rollout.shift)
         loss, errors = teacher_loss(
             params["dit"],
             self.model.dit,
             dataclasses.replace(clip, conditioning=apply_dropout(clip.conditioning, dropout)),
-            draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
+            draw_flow_noise(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
             compute=compute,
         )
-        return loss, Report(metrics={"error": errors.mean()})
+        return loss, LossAux(metrics={"error": errors.mean()})
 
-    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+    def _finish(self, networks: ParamsByNetwork, folder: pathlib.Path) -> Scores:
         """Export the model, the autoencoder with it."""
         model = dataclasses.replace(self.model, vae=measured_vae(self.vae, self.model.vae))
         facts = training_facts(self.STAGE, self.steps, self.seed)
@@ -118,6 +121,19 @@ class BaseTraining(TransformerTraining):
             self._tokenizer().save(pathlib.Path(beside))
             save_checkpoint(folder, networks, config, pathlib.Path(beside) / TOKENIZER_FILE)
         return {}
+
+
+def single_shot_clip(target: Latents, text: Text) -> Clip:
+    """Clips of shots that stand alone: no context slots, one caption."""
+    batch = target.shape[0]
+    conditioning = Conditioning(
+        context=target[:, :0],
+        context_shots=jnp.zeros((batch, 0), jnp.int32),
+        # Text-to-video models know no shots: no jump of the rotary phase.
+        shot=jnp.zeros(batch, jnp.int32),
+        text=text,
+    )
+    return Clip(conditioning=conditioning, latents=target)
 
 
 def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -> Params:

@@ -19,7 +19,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +34,13 @@ from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.lora import init_lora, merge
 from shotstream_jax.models.vae import decode_frame_by_frame, encode_images
 from shotstream_jax.models.vae_config import VAEConfig
-from shotstream_jax.rollout.conditioning import Conditioning
+from shotstream_jax.rollout.conditioning import Conditioning, shot_conditioning
 from shotstream_jax.sharding import each_sample
 from shotstream_jax.story import ContextPolicy, context_frames
-from shotstream_jax.train.engine.objective import Batch, Inputs, Networks, Report, Scored
 from shotstream_jax.train.engine.stage import Batches, Scores, Stage, Weights, random_weights
 from shotstream_jax.train.engine.weights import measured_vae, network_weights
-from shotstream_jax.train.objectives.self_forcing import Take
-from shotstream_jax.train.stages.batching import shot_conditioning
+from shotstream_jax.train.losses import Batch, LossAux, LossInputs, LossOutput, ParamsByNetwork
+from shotstream_jax.train.objectives.self_forcing import History, RolloutResult
 from shotstream_jax.train.stages.dmd_intra import DistillationTraining
 from shotstream_jax.typing import Array, Float, Index, Key, Params
 
@@ -64,7 +63,7 @@ class InterShotTraining(DistillationTraining):
     shots: int = 5
     adapter: LoRAConfig | None = LoRAConfig()
     policy: ContextPolicy = "anchor"
-    commits: Literal["exit", "finished"] = "finished"
+    history: History = "finished"
     context_dropout: float = 0.0
 
     STAGE: ClassVar = "dmd_inter"
@@ -83,7 +82,7 @@ class InterShotTraining(DistillationTraining):
             )
         vae = measured_vae(self.generator, self.model.vae)
         compute = self.compute.on(mesh, self.model.dit.head_dim)
-        story = _Story(self, vae, compute)
+        story = _StoryLosses(self, vae, compute)
         whole = {
             "generator": self.generator_start("dmd_intra", "causal_init", "teacher"),
             **self.scores_start(),
@@ -114,7 +113,7 @@ class InterShotTraining(DistillationTraining):
             finish=self._finish,
         )
 
-    def whole(self, networks: Networks, name: str) -> Params:
+    def whole(self, networks: ParamsByNetwork, name: str) -> Params:
         """A network that learns, its adapters merged into what they adapt."""
         if self.adapter is None:
             return networks[name]
@@ -142,7 +141,7 @@ class InterShotTraining(DistillationTraining):
         captions = StoryCaptions(tokenize, self.shots)
         return ShotByShot(self.loader(films, self.with_negative(tokenize, captions)), self.shots)
 
-    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+    def _finish(self, networks: ParamsByNetwork, folder: pathlib.Path) -> Scores:
         """Merge, and export."""
         join = jax.jit(functools.partial(self.whole, name="generator"))
         return self.export(self.generator, "generator", {"generator": join(networks)}, folder)
@@ -178,8 +177,8 @@ class ShotByShot:
         return self._batch
 
 
-class _Story:
-    """The losses of a shot in its story: what is handed in, and what is handed on."""
+class _StoryLosses:
+    """The losses of one shot of a story, on the shots that the steps before rolled out."""
 
     def __init__(self, training: InterShotTraining, vae: VAEConfig, compute: Compute) -> None:
         self._training, self._vae, self._compute = training, vae, compute
@@ -196,47 +195,51 @@ class _Story:
             [[self.frames.index(ref.frame) for ref in row] or [0] * budget for row in refs]
         )
 
-    def generator(self, params: Any, inputs: Inputs) -> Scored:
+    def generator(self, params: Any, inputs: LossInputs) -> LossOutput:
         """The generator's loss, and the history with this shot in it."""
         inputs = self._merged(inputs, generator=params)
         conditioning, left = self._conditioning(inputs)
         whole = inputs.networks["generator"]
-        loss, take, metrics = self._training.shoot(self._compute, whole, left, conditioning)
-        return loss, Report(metrics=metrics, carry=self._remember(inputs, take))
+        loss, result, metrics = self._training.generator_loss_on_shot(
+            self._compute, self._training.encode_ids, whole, left, conditioning
+        )
+        return loss, LossAux(metrics=metrics, carry=self._add_to_history(inputs, result))
 
-    def critic(self, params: Any, inputs: Inputs) -> Scored:
+    def critic(self, params: Any, inputs: LossInputs) -> LossOutput:
         """The critic's loss, and the history with this shot in it."""
         inputs = self._merged(inputs, fake_score=params)
         conditioning, left = self._conditioning(inputs)
         whole = inputs.networks["fake_score"]
-        loss, take = self._training.judge(self._compute, whole, left, conditioning)
-        return loss, Report(metrics={}, carry=self._remember(inputs, take))
+        loss, result = self._training.critic_loss_on_shot(self._compute, whole, left, conditioning)
+        return loss, LossAux(metrics={}, carry=self._add_to_history(inputs, result))
 
-    def _merged(self, inputs: Inputs, **learns: Params) -> Inputs:
+    def _merged(self, inputs: LossInputs, **learns: Params) -> LossInputs:
         """The inputs with both networks whole, one of them made of the parameters that learn."""
         networks = {**inputs.networks, **learns}
         both = {name: self._training.whole(networks, name) for name in ("generator", "fake_score")}
         return dataclasses.replace(inputs, networks={**networks, **both})
 
-    def _conditioning(self, inputs: Inputs) -> tuple[Conditioning, Inputs]:
-        """Own history; and the inputs with the chance that is left."""
+    def _conditioning(self, inputs: LossInputs) -> tuple[Conditioning, LossInputs]:
+        """Conditioning on own history; and the inputs with the keys that are still unused."""
         training, batch, shot = self._training, inputs.batch, _shot_of(inputs.batch)
         # A story's captions are encoded once, and each slot then takes that of its frame's shot.
-        captions = jax.lax.stop_gradient(training.read(inputs.networks["text"], batch))
+        captions = training.encode_ids(
+            inputs.networks["text"], ids=batch["ids"], mask=batch["mask"]
+        )
         shots, places = self._shots[shot], self._places[shot]
-        shown = {
-            "context": jnp.where(shot == 0, 0, inputs.carry[:, shots, places]),
-            "context_shot": jnp.broadcast_to(shots, (batch["shot"].shape[0], *shots.shape)),
-            "target_shot": batch["shot"],
-        }
-        text = captions[:, jnp.append(shots, shot)]
-        return training.dropped(shot_conditioning(shown, text), inputs)
+        conditioning = shot_conditioning(
+            jnp.where(shot == 0, 0, inputs.carry[:, shots, places]),
+            jnp.broadcast_to(shots, (batch["shot"].shape[0], *shots.shape)),
+            batch["shot"],
+            jax.lax.stop_gradient(captions)[:, jnp.append(shots, shot)],
+        )
+        return training.drop_context(conditioning, inputs)
 
-    def _remember(self, inputs: Inputs, take: Take) -> References:
-        """The history, with what later shots may be shown of this one."""
-        compute, latents = self._compute, jax.lax.stop_gradient(take.history)
-        see = functools.partial(reference_pictures, self._vae, self.frames, dtype=compute.dtype)
-        pictures = each_sample(see, compute.mesh)(inputs.networks["vae"], latents)
+    def _add_to_history(self, inputs: LossInputs, result: RolloutResult) -> References:
+        """The history, with the frames of this shot that later shots may be shown."""
+        compute, latents = self._compute, jax.lax.stop_gradient(result.history)
+        encode = functools.partial(reference_pictures, self._vae, self.frames, dtype=compute.dtype)
+        pictures = each_sample(encode, compute.mesh)(inputs.networks["vae"], latents)
         shot = _shot_of(inputs.batch)
         return jax.lax.dynamic_update_index_in_dim(inputs.carry, pictures, shot, axis=1)
 

@@ -28,9 +28,9 @@ from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.storyworld.spec import Split
 from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
-from shotstream_jax.train.engine.objective import Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import measured_vae, network_weights
+from shotstream_jax.train.losses import ParamsByNetwork
 from shotstream_jax.typing import Array, Float, UInt8
 
 Encoded = tuple[Float[Array, "frame row col chan"], Float[Array, "reference row col chan"]]
@@ -153,7 +153,7 @@ class LatentDataset(DatasetJob):
 def _encode_shot(
     config: VAEConfig,
     references: tuple[int, ...],
-    networks: Networks,
+    networks: ParamsByNetwork,
     shot: UInt8[Array, "video_frame height width 3"],
 ) -> Encoded:
     vae, pixels = networks["vae"], frames_to_pixels(shot[None])

@@ -24,16 +24,17 @@ from shotstream_jax.data.tokenizer import load_tokenizer
 from shotstream_jax.data.transforms import ShotWithContext
 from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.text_encoder import encode_padded
+from shotstream_jax.rollout.conditioning import shot_conditioning
 from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
 from shotstream_jax.story import ContextPolicy
 from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
-from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights
+from shotstream_jax.train.losses import Batch, ParamsByNetwork
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
-from shotstream_jax.train.stages.batching import encode_caption_ids, shot_conditioning
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig, check_clip
 from shotstream_jax.typing import Array, Float, Int, Latents
 
@@ -153,21 +154,30 @@ class OdePairs(DatasetJob):
         self,
         compute: Compute,
         sampling: SampleConfig,
-        networks: Networks,
+        networks: ParamsByNetwork,
         batch: Batch,
         negative: Batch,
     ) -> Float[Array, "batch level target_frame row col chan"]:
-        reading = {"text_tokens": self.model.dit.text_tokens, "dtype": compute.dtype}
-        text = encode_caption_ids(networks["text"], self.model.text, batch, **reading)
+        encode = functools.partial(
+            encode_padded,
+            networks["text"],
+            self.model.text,
+            text_tokens=self.model.dit.text_tokens,
+            dtype=compute.dtype,
+        )
+        text = encode(batch["ids"], batch["mask"])
         if negative:
-            unprompted = encode_caption_ids(networks["text"], self.model.text, negative, **reading)
+            unprompted = encode(negative["ids"], negative["mask"])
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
+        conditioning = shot_conditioning(
+            batch["context"], batch["context_shot"], batch["target_shot"], text
+        )
         sampled = sample_shot(
             networks["dit"],
             self.model.dit,
-            shot_conditioning(batch, text),
+            conditioning,
             unprompted,
             self._noise(batch["number"]),
             sample=sampling,

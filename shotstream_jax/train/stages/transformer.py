@@ -1,6 +1,7 @@
 """What all stages that train a transformer have in common: sizes, batches, and what they export."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
@@ -19,13 +20,13 @@ from shotstream_jax.evaluation.generators import TransformerRole
 from shotstream_jax.evaluation.validation_films import ValidationFilms, validate_films
 from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
-from shotstream_jax.rollout.networks import Networks as FilmNetworks
+from shotstream_jax.models.text_encoder import encode_padded
+from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.storyworld.geometry import Picture
-from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.stage import Batches, Scores, Training, Validate
 from shotstream_jax.train.engine.weights import export_model, measured_vae, training_facts
+from shotstream_jax.train.losses import ParamsByNetwork
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
-from shotstream_jax.train.stages.batching import encode_caption_ids
 from shotstream_jax.typing import Params, Text
 
 
@@ -70,6 +71,10 @@ class ComputeConfig:
         return dataclasses.replace(fast, attention=attention, remat=self.remat)
 
 
+EncodeIds = Callable[..., Text]
+"""`(params, ids=, mask=) -> text`: the captions of a batch, encoded."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformerTraining(Training):
     """Settings of every stage that trains a transformer.
@@ -79,9 +84,9 @@ class TransformerTraining(Training):
         statistics of its latents are taken from the autoencoder's checkpoint.
       clip: size of a shot's latents.
       batch: samples of a step, on all devices together.
-      accumulate: pieces that a batch is cut into.
+      accumulate: microbatches that a batch is split into.
       compute: how networks compute.
-      validation_stories: stories that are filmed to look at a model in training.
+      validation_stories: stories that a validation films.
       guidance: of a teacher that films them.
     """
 
@@ -113,10 +118,15 @@ class TransformerTraining(Training):
             text_tokens=self.model.dit.text_tokens,
         )
 
-    def read(self, text: Any, batch: Batch) -> Text:
-        """The encoded captions of a batch, by the text encoder's parameters."""
-        how = {"text_tokens": self.model.dit.text_tokens, "dtype": self.compute.format}
-        return encode_caption_ids(text, self.model.text, batch, **how)
+    @property
+    def encode_ids(self) -> EncodeIds:
+        """The text encoder for batches of token ids; bound once, before a step is traced."""
+        return functools.partial(
+            encode_padded,
+            config=self.model.text,
+            text_tokens=self.model.dit.text_tokens,
+            dtype=self.compute.format,
+        )
 
     def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
         """The tokenizer of a checkpoint, for captions as long as the transformer reads.
@@ -141,7 +151,7 @@ class TransformerTraining(Training):
         self,
         role: TransformerRole,
         source: pathlib.Path,
-        transformer: Callable[[Networks], Params],
+        transformer: Callable[[ParamsByNetwork], Params],
         compute: Compute,
     ) -> Validate:
         """Validation by films: the transformer in training with the other networks of a checkpoint.
@@ -157,7 +167,7 @@ class TransformerTraining(Training):
             text_tokens=self.model.dit.text_tokens,
             dtype=compute.dtype,
         )
-        fixed = FilmNetworks(
+        fixed = Networks(
             config=dataclasses.replace(self.model, vae=vae),
             dit={},
             vae=load_network(source, "vae", dtype=jnp.float32),
@@ -174,7 +184,7 @@ class TransformerTraining(Training):
             guidance=self.guidance,
         )
 
-        def validate(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+        def validate(networks: ParamsByNetwork, folder: pathlib.Path, step: int) -> Scores:
             film = dataclasses.replace(fixed, dit=transformer(networks))
             sheet = folder / f"step_{step:06d}.png"
             return validate_films(film, films, sheet, title=f"{role} after step {step}")
@@ -185,7 +195,7 @@ class TransformerTraining(Training):
         self,
         source: pathlib.Path,
         network: str,
-        networks: Networks,
+        networks: ParamsByNetwork,
         folder: pathlib.Path,
     ) -> Scores:
         """Write a whole model with one of the networks as its transformer."""

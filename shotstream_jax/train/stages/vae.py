@@ -21,8 +21,7 @@ from shotstream_jax.models.vae_config import VAEConfig
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.storyworld.spec import Split
-from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Scored
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import Scores, Stage, Training, Weights, random_weights
 from shotstream_jax.train.engine.weights import (
     check_origin,
@@ -30,6 +29,7 @@ from shotstream_jax.train.engine.weights import (
     measured_vae,
     training_facts,
 )
+from shotstream_jax.train.losses import LossInputs, LossOutput, ParamsByNetwork
 from shotstream_jax.train.objectives.vae import VAELoss, init_inflated, vae_loss
 from shotstream_jax.train.stages.clips import Phase, PhasedClips, phase_ends
 from shotstream_jax.train.stages.vae_score import (
@@ -139,19 +139,21 @@ class VAETraining(Training):
             video_frames=self.video_frames,
         )
 
-    def _loss(self, params: Any, inputs: Inputs) -> Scored:
+    def _loss(self, params: Any, inputs: LossInputs) -> LossOutput:
         pixels = frames_to_pixels(inputs.batch["pixels"])
-        keys, dtype = inputs.chance.samples, FORMATS[self.compute]
+        keys, dtype = inputs.keys.per_sample, FORMATS[self.compute]
         return vae_loss(params, self.raw, pixels, keys, loss=self.loss, dtype=dtype)
 
     def _validate(
-        self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path, step: int
+        self, reconstruct: Reconstruct, networks: ParamsByNetwork, folder: pathlib.Path, step: int
     ) -> Scores:
         films = self._films("validation", self.validation_stories)
         draw_comparison(reconstruct, networks["vae"], films, folder / f"step_{step:06d}.png")
         return score_reconstructions(reconstruct, networks["vae"], films)
 
-    def _finish(self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path) -> Scores:
+    def _finish(
+        self, reconstruct: Reconstruct, networks: ParamsByNetwork, folder: pathlib.Path
+    ) -> Scores:
         """Judge, measure the latents, and export.
 
         Raises:
