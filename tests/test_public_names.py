@@ -28,9 +28,7 @@ FAMILIES: Mapping[str, str] = {
 PENDING: Mapping[str, Sequence[str]] = {
     "rollout": ("Positions", "denoise_and_keep", "denoise_first", "denoise_next", "turn_back"),
     "directing": ("Document",),
-    "train": ("Networks", "Scores"),
     "evaluation": ("CONTACT", "Film", "plan_film"),
-    "perf": ("module experiment", "module programs"),
 }
 """Names that still mean two things, by the room whose change will rename them; to be emptied."""
 

@@ -29,14 +29,14 @@ from shotstream_jax.models.text_encoder import encode_tokens, init_text_encoder
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.pytree import pytree
 from shotstream_jax.storyworld.captions import VOCABULARY
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import (
+from shotstream_jax.train.engine.compiled import (
     build_programs,
     first_state,
     load_networks,
     mesh_of,
     place_batch,
 )
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.weights import training_facts
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 from tests.train.miniature import DIT, TEXT, VAE

@@ -1,4 +1,4 @@
-"""What is written down when a run is given up: enough to look for the reason."""
+"""What a run that diverged writes: enough to find the reason."""
 
 import json
 import pathlib

@@ -23,19 +23,19 @@ from jax.sharding import Mesh
 
 from shotstream_jax.progress import RateMeter, seconds_left
 from shotstream_jax.train.engine.checkpoint import Store
+from shotstream_jax.train.engine.compiled import (
+    build_programs,
+    first_state,
+    load_networks,
+    mesh_of,
+    place_batch,
+)
 from shotstream_jax.train.engine.dump import write_dump
 from shotstream_jax.train.engine.metrics import (
     MeanAccumulator,
     MetricsWriter,
     Record,
     TensorBoardWriter,
-)
-from shotstream_jax.train.engine.programs import (
-    build_programs,
-    first_state,
-    load_networks,
-    mesh_of,
-    place_batch,
 )
 from shotstream_jax.train.engine.run_folder import (
     EXPORT,

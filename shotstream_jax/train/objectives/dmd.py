@@ -114,7 +114,7 @@ class GeneratorAux:
     """What a generator loss returns beside its value.
 
     Attributes:
-      result: the rollout, whose history a next shot may be shown.
+      result: the rollout, whose history is context of later shots.
       direction_abs_mean: mean absolute value of the direction.
     """
 
@@ -136,6 +136,8 @@ def generator_loss(
 ) -> tuple[Float[Array, ""], GeneratorAux]:
     """Roll a shot out by self-forcing and score it; only the generator gets a gradient."""
     how = {"forcing": forcing, "compute": compute}
+    # What is scored is what has a gradient: the exit predictions of phase 2, equal in value to
+    # those of phase 1, and not the finished frames that later chunks and shots condition on.
     result = rollout_no_grad(params, config, conditioning, draw.rollout, **how)
     latents = recompute_exit_steps(
         params, config, conditioning, result, draw.rollout.exit_step, **how
@@ -158,6 +160,7 @@ def critic_loss(
     compute: Compute = Compute(),
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
     """Mean flow-matching error of the fake score on generated latents; and of every sample."""
+    # The critic describes the generator's latents; it must not make them easier to describe.
     latents = jax.lax.stop_gradient(latents)
     errors = flow_errors(
         params, config, conditioning, latents, draw, schedule=dmd.schedule, compute=compute
@@ -178,7 +181,10 @@ def dmd_direction(
     compute: Compute = Compute(),
 ) -> Latents:
     """From the real score to the fake one, in units of each sample's distance to the real one."""
+    # No gradient through either score: that of their Jacobians is left out, as in DreamFusion
+    # (arXiv 2209.14988), section 3.
     latents, scores = jax.lax.stop_gradient((latents, scores))
+    # Both scores see the same noise at the same level, or their difference would be mostly noise.
     x_t, sigmas = draw.add_to(latents, dmd.schedule), draw.sigmas(dmd.schedule)
 
     def x0_of(params: Params, conditioning: Conditioning) -> Latents:
@@ -187,6 +193,7 @@ def dmd_direction(
         return velocity_to_x0(x_t, velocity, sigmas)
 
     fake, real = x0_of(scores.fake, conditioning), x0_of(scores.real, conditioning)
+    # The real score alone is guided: the fake one must describe the generator as it is.
     if dmd.guidance != 1:
         blank = negative_conditioning(conditioning, negative, history=dmd.history_guidance)
         unconditional = x0_of(scores.real, blank)

@@ -1,8 +1,7 @@
 """Flow matching of a bidirectional network: the teacher's loss, and the critic's error.
 
-Latents are mixed with noise at one level a sample, and the network, which sees the clean context
-beside them, predicts the velocity `noise - x0`. Clean context frames are told the target's
-timestep, as in the released weights. Errors are float32 whatever the network computes in.
+Latents are mixed with noise at one level a sample, and the network, with the clean context beside
+them, predicts the velocity `noise - x0`. Errors are float32 whatever the network computes in.
 
 Source: public ShotStream repository, trainer/wan_frameconcat.py, model/flow_matching.py and
 utils/loss.py.
@@ -67,9 +66,11 @@ def flow_errors(
 ) -> Float[Array, " batch"]:
     """Mean squared error of every sample's velocity, one timestep for all frames of a sample."""
     x_t = draw.add_to(latents, schedule)
+    # One timestep a sample, for the clean context frames too: the released teacher was trained so.
     velocity = predict_velocity(
         params, config, conditioning, x_t, draw.timesteps[:, None], compute=compute
     )
+    # A mean over elements, not a sum: learning rates then hold for clips of any size.
     return jnp.square(velocity - (draw.noise - latents)).mean(axis=(1, 2, 3, 4))
 
 
@@ -77,6 +78,7 @@ def trainable_mask(params: PyTree[Any], which: Trainable) -> PyTree[bool]:
     """Which parameters are trained: all, or only the self-attention of every block."""
 
     def is_trained(path: tuple[Any, ...], _: Any) -> bool:
+        # Layers are stacked under one `blocks`, so that a name marks those of all of them.
         return which == "all" or any(entry.key == which for entry in path)
 
     return jax.tree_util.tree_map_with_path(is_trained, params)

@@ -44,6 +44,8 @@ class ReferenceCompat:
 
         So it comes out where a cache is overwritten in place, out of the gradient's sight.
         """
+        # In PyTorch the exit step writes its keys into the cache under autograd, and the clean pass
+        # overwrites them without: the values are then clean and the gradient is the noisy pass's.
         start = chunk_slot(cache.window, cache.frame_tokens, chunk).start
 
         def graft(written: Array, noisy: Array) -> Array:

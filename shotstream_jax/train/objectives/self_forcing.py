@@ -80,7 +80,7 @@ class RolloutResult:
 
     Attributes:
       latents: x0 predictions of the exit step: what is scored.
-      history: latents that were committed: what later shots may be shown.
+      history: latents that were committed: context of later shots.
       exit_inputs: noisy inputs of the exit step.
       cache: context, and clean keys of every chunk but the last.
     """
@@ -130,6 +130,7 @@ def rollout_no_grad(
       ValueError: noise for another number of steps than the rollout has.
     """
     steps, exit_step = _count_steps(draw, forcing.rollout), draw.exit_step
+    # Reverse mode would refuse the loops below: their end is traced.
     params, conditioning = jax.lax.stop_gradient((params, conditioning))
     shot, sigmas = conditioning.shot, jnp.asarray(forcing.rollout.sigmas)
 
@@ -150,6 +151,7 @@ def rollout_no_grad(
         # exit are not computed.
         x0 = jax.lax.fori_loop(0, exit_step, take_step, jnp.zeros_like(noise[0]))
         exit_input = step_input(exit_step, x0)
+        # Outside the loop: phase 2 needs this step's input, which the loop would have to carry.
         history = exit_x0 = predict(exit_step, exit_input)
         if forcing.history == "finished":
             history = jax.lax.fori_loop(exit_step + 1, steps, take_step, exit_x0)
@@ -227,6 +229,7 @@ def _prepared_cache(
 ) -> ShotCache:
     """A cache that fits the shot, with its context written."""
     chunks, rows, cols = noise.shape[0], *noise.shape[4:6]
+    # As long as the shot, so that no slot is ever evicted and phase 2 finds every chunk's keys.
     window = Window(
         chunk=rollout.window.chunk,
         context=conditioning.context.shape[1],

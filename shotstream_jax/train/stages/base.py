@@ -93,8 +93,11 @@ class BaseTraining(TransformerTraining):
         # Under the gradient: the text encoder is trained with the transformer here.
         text = encode(params["text"], ids=batch["ids"], mask=batch["mask"])
         clip = single_shot_clip(batch["target"], text)
+        # Two keys of every sample, so that another share of dropout leaves its noise as it was.
         dropout_keys, flow_keys = jax.vmap(jax.random.split, out_axes=1)(inputs.keys.per_sample)
+        # A shot that stands alone has no context to drop.
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
+        # The shift of the model that comes out: trained at the levels at which it is sampled.
         schedule = FlowSchedule(shift=self.model.rollout.shift)
         loss, errors = teacher_loss(
             params["dit"],
@@ -116,6 +119,7 @@ class BaseTraining(TransformerTraining):
             weights="trained",
             training={**facts, "after": lineage(self.vae)},
         )
+        # Copied into the export, so that no later stage depends on the autoencoder's folder.
         networks = {**networks["base"], "vae": load_network(self.vae, "vae")}
         with tempfile.TemporaryDirectory() as beside:
             self._tokenizer().save(pathlib.Path(beside))
@@ -137,14 +141,16 @@ def single_shot_clip(target: Latents, text: Text) -> Clip:
 
 
 def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -> Params:
-    """Random networks whose blocks begin nearly as the identity, whatever the timestep.
+    """Random networks whose blocks start nearly as the identity, at every timestep.
 
-    The projection of time starts at zero, which leaves gates that are small random numbers; so does
-    the head: the first prediction is zero, the mean of what is to be predicted. The text encoder
-    begins as a table of words, which are far from one another.
+    Blocks of the text encoder start as the identity too (zero output projections), so that captions
+    start as the embeddings of their tokens.
     """
     dit_key, text_key = jax.random.split(key)
     params = init_dit(dit_key, dit)
+    # As in DiT (adaLN-Zero, arXiv 2212.09748, section 3.2): with a projection of zero the gates are
+    # the small random numbers of the modulation tables, and with a head of zero the first
+    # prediction is zero, the mean of all velocities.
     silent = {
         name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("time_projection", "head")
     }
@@ -155,6 +161,7 @@ def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -
 
 
 def _silent(path: tuple[Any, ...], leaf: Array) -> Array:
-    """Zero for what blocks of the text encoder add to words."""
+    """Zero for the output projections of the text encoder's blocks."""
+    # The last kernels of attention and of feed-forward: all that a block adds passes through them.
     outputs = {"o", "down"} & {entry.key for entry in path}
     return jnp.zeros_like(leaf) if outputs else leaf

@@ -30,8 +30,8 @@ class CausalInitTraining(TransformerTraining):
     Attributes:
       teacher: checkpoint with the teacher, which the student starts as.
       pairs: folder of its trajectories.
-      optimizer: how the transformer moves.
-      text_dropout: share of samples that go without captions.
+      optimizer: of the transformer.
+      text_dropout: share of samples that are trained without captions.
     """
 
     teacher: pathlib.Path
@@ -53,7 +53,9 @@ class CausalInitTraining(TransformerTraining):
             optimizer=self.optimizer,
             accumulate=self.accumulate,
         )
+        # The student is the teacher with a causal mask: both have the same parameters.
         start = network_weights(self.teacher, "dit", self.model.dit, made_by=("teacher",))
+        # The input of every few step, and the clean end.
         states = len(self.model.rollout.steps) + 1
         return Stage(
             objectives={"generator": objective},
@@ -92,7 +94,8 @@ class CausalInitTraining(TransformerTraining):
             jax.lax.stop_gradient(text),
         )
         dropout_keys, level_keys = jax.vmap(jax.random.split, out_axes=1)(inputs.keys.per_sample)
-        # The context is never dropped: a trajectory was sampled with it.
+        # The context is never dropped: a trajectory was sampled with it, and without it its end
+        # could not be predicted. Captions are, in the share of the teacher's training.
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         chunks = self.clip.frames // self.model.rollout.window.chunk
         levels = draw_levels(level_keys, chunks, len(self.model.rollout.steps))
@@ -106,6 +109,7 @@ class CausalInitTraining(TransformerTraining):
             rollout=self.model.rollout,
             compute=compute,
         )
+        # By level: high ones have by far the larger errors, and would hide the others in one mean.
         by_level = {
             f"error_{level}": jnp.sum(errors * (levels == place))
             / jnp.maximum(jnp.sum(levels == place), 1)
@@ -115,5 +119,6 @@ class CausalInitTraining(TransformerTraining):
 
 
 def _single_precision(sample: Sample, rng: np.random.Generator) -> Sample:
+    # Stored in half precision, in which squares of errors below 2e-4 would be zero.
     del rng
     return {**sample, "trajectory": sample["trajectory"].astype(np.float32)}

@@ -95,6 +95,7 @@ class DistillationTraining(TransformerTraining):
 
     def network_for_step(self, step: int) -> str:
         """Which network a step trains."""
+        # Step 0 is the generator's, as in the public trainer.
         return "generator" if step % self.generator_every == 0 else "fake_score"
 
     def objectives(self, generator: Loss, critic: Loss) -> dict[str, Objective]:
@@ -135,6 +136,8 @@ class DistillationTraining(TransformerTraining):
         self, compute: Compute, params: Params, inputs: LossInputs, conditioning: Conditioning
     ) -> tuple[Float[Array, ""], RolloutResult]:
         """The critic's loss on one shot of the generator's, and that shot."""
+        # Rolled out anew and without gradient: the critic must follow the generator of this step,
+        # and films of an earlier one would describe another distribution.
         noise = self._noise(inputs.keys, conditioning)
         result = rollout_no_grad(
             inputs.networks["generator"],
@@ -144,6 +147,7 @@ class DistillationTraining(TransformerTraining):
             forcing=self.forcing,
             compute=compute,
         )
+        # The exit predictions, of all few-step levels in turn: the generator is scored on those.
         loss, _ = critic_loss(
             params,
             self.model.dit,
@@ -160,12 +164,16 @@ class DistillationTraining(TransformerTraining):
     ) -> tuple[Conditioning, LossInputs]:
         """Apply context dropout; returns the inputs with the keys that are still unused."""
         dropout_keys, unused = _split(inputs.keys.per_sample)
+        # Captions stay, as in the public trainer: a film always has them. Dropped before the
+        # rollout, so that generator and both scores agree on which shots are first ones.
         dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=0.0)
         keys = StepKeys(shared=inputs.keys.shared, per_sample=unused)
         return apply_dropout(conditioning, dropout), dataclasses.replace(inputs, keys=keys)
 
     def _noise(self, keys: StepKeys, conditioning: Conditioning) -> GeneratorNoise:
         """Draws of a rollout and its scoring, of a shot as large as its context frames."""
+        # Split again, after dropout took its part: rollout and score must not share noise, or the
+        # score would see the very noise that the latents were made from.
         rollout_keys, score_keys = _split(keys.per_sample)
         shape = (self.clip.frames, *conditioning.context.shape[2:])
         return GeneratorNoise(
@@ -175,10 +183,14 @@ class DistillationTraining(TransformerTraining):
 
     def scores_start(self) -> dict[str, Weights]:
         """The teacher, as the critic starts as it."""
+        # As in DMD2: with scores that agree, the first direction is that of guidance alone, and the
+        # critic need not learn films from nothing. Float32, since it learns.
         return {"fake_score": self._teacher(jnp.float32)}
 
     def frozen_weights(self) -> dict[str, Weights]:
         """The teacher as the real score, and the text encoder."""
+        # In the format of activations: what is never trained needs no float32 master, and the
+        # teacher is then half as large.
         dtype = self.compute.format
         return {
             "real_score": self._teacher(dtype),
@@ -193,6 +205,8 @@ class DistillationTraining(TransformerTraining):
         """A transform whose samples carry the negative prompt too, if there is one."""
         if self.negative is None:
             return transform
+        # As token ids in the batch: the loss must be a function of its inputs alone, and the text
+        # encoder's parameters are sharded arrays that only the step sees.
         ids, mask = tokenize([self.negative])
 
         def both(film: Any, rng: np.random.Generator) -> Sample:
@@ -209,6 +223,8 @@ class DistillationTraining(TransformerTraining):
 
     def _negative(self, encode: EncodeIds, networks: ParamsByNetwork, batch: Batch) -> NegativeText:
         if self.negative is None:
+            # What the teacher was trained on with captions dropped, so that it knows this branch;
+            # the public recipe leads away from a prompt that no training showed it.
             return jnp.zeros((1, 1, self.model.dit.text_tokens, self.model.dit.text_dim))
         # Every sample carries the same prompt; it is encoded once.
         one = {name: batch[f"negative_{name}"][:1] for name in ("ids", "mask")}
@@ -246,6 +262,7 @@ class IntraShotTraining(DistillationTraining):
         return Stage(
             objectives=self.objectives(*losses),
             weights={
+                # A teacher's too, to compare with distillation that skips the causal start.
                 "generator": self.generator_start("causal_init", "teacher"),
                 **self.scores_start(),
             },
@@ -288,6 +305,7 @@ class IntraShotTraining(DistillationTraining):
     ) -> tuple[Conditioning, LossInputs]:
         """Conditioning on true history; and the inputs with the keys that are still unused."""
         batch = inputs.batch
+        # Frozen, as the released UMT5 is; the base alone trains a text encoder.
         text = jax.lax.stop_gradient(
             encode(inputs.networks["text"], ids=batch["ids"], mask=batch["mask"])
         )
@@ -299,4 +317,5 @@ class IntraShotTraining(DistillationTraining):
 
 def _split(samples: Key[Array, " batch"]) -> Key[Array, "2 batch"]:
     """Two independent keys of every sample."""
+    # Keys lead, samples follow: the result unpacks into two batches of keys.
     return jax.vmap(jax.random.split, out_axes=1)(samples)

@@ -30,14 +30,15 @@ from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
 from shotstream_jax.story import ContextPolicy
+from shotstream_jax.train.engine.compiled import load_networks, mesh_of
 from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
-from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights
 from shotstream_jax.train.losses import Batch, ParamsByNetwork
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig, check_clip
 from shotstream_jax.typing import Array, Float, Int, Latents
 
+# A new name for each new meaning of the fields, so that a reader refuses older shards by name.
 KIND = "ode_pairs_by_slot"
 """Of its shards; before captions went by context slot it was `ode_pairs`."""
 
@@ -100,6 +101,7 @@ class OdePairs(DatasetJob):
         stored = {"dtype": compute.dtype, "made_by": ("teacher",)}
         batch = {**shapes.conditioning(), "number": shapes.integers()}
         alone = dataclasses.replace(shapes, batch=1)
+        # One prompt for all samples: a batch of its own, which is replicated and not split.
         negative = {} if self.negative is None else alone.captions(1)
         return SampleProgram(
             function=functools.partial(self._sample, compute, self.sampling),
@@ -139,6 +141,7 @@ class OdePairs(DatasetJob):
             numbered = {**batch, "number": np.asarray(numbers, np.int32)}
             placed = jax.device_put(numbered, sample_sharding(len(rows), mesh))
             trajectory = sample(networks, placed, negative)
+            # Latents are of unit variance: float16 has three digits there, and half the size.
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
         return SampleBuilder(
@@ -146,6 +149,7 @@ class OdePairs(DatasetJob):
         )
 
     def _draw(self, films: LatentFilms, transform: ShotWithContext, number: int) -> Arrays:
+        # By its number alone, so that the excerpt is the same on any process and after a restart.
         sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))
         # The trajectory's end takes the place of the filmed shot.
         return {name: np.asarray(array) for name, array in sample.items() if name != "target"}
@@ -183,10 +187,13 @@ class OdePairs(DatasetJob):
             sample=sampling,
             compute=compute,
         )
+        # The end stands after the kept inputs: level number `len(steps)` is the clean one.
         states = jnp.concatenate([sampled.kept, sampled.x0[None]])
         return jnp.moveaxis(states, 0, 1)
 
     def _noise(self, numbers: Int[Array, " batch"]) -> Latents:
+        # Keyed by the sample's number, not by its place in a shard: another size of shards, or of
+        # devices, samples the same trajectories.
         root = jax.random.key(self.seed)
 
         def draw(number: Int[Array, ""]) -> Float[Array, "frame row col chan"]:
@@ -203,6 +210,8 @@ def kept_steps(levels: Sequence[int], steps: int) -> tuple[int, ...]:
     Raises:
       ValueError: a level between two steps.
     """
+    # On the unshifted scale a trajectory's steps are even, so that no shift enters here. The
+    # nearest step would not do: the student would learn at levels that it is never sampled at.
     exact = [(TRAIN_STEPS - level) * steps / TRAIN_STEPS for level in levels]
     for level, step in zip(levels, exact, strict=True):
         if step != round(step):

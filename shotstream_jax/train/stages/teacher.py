@@ -69,6 +69,8 @@ class TeacherTraining(TransformerTraining):
         )
         return Stage(
             objectives={"teacher": objective},
+            # A base of any origin: the released teacher started from Wan2.1's text-to-video model,
+            # which knows no shots, and a converted checkpoint names no stage.
             weights={"teacher": network_weights(self.start, "dit", self.model.dit)},
             frozen={
                 "text": network_weights(self.start, "text", self.model.text, dtype=compute.dtype)
@@ -97,13 +99,17 @@ class TeacherTraining(TransformerTraining):
     ) -> LossOutput:
         batch = inputs.batch
         text = encode(inputs.networks["text"], ids=batch["ids"], mask=batch["mask"])
+        # Frozen, as the released UMT5 is; the base alone trains a text encoder.
         conditioning = shot_conditioning(
             batch["context"],
             batch["context_shot"],
             batch["target_shot"],
             jax.lax.stop_gradient(text),
         )
+        # Two keys of every sample, so that another share of dropout leaves its noise as it was.
         dropout_keys, flow_keys = jax.vmap(jax.random.split, out_axes=1)(inputs.keys.per_sample)
+        # Both dropped branches are what guidance, and the real score's later, compares with;
+        # context dropout is also how a teacher of next shots learns first ones.
         dropout = draw_dropout(dropout_keys, context=self.context_dropout, text=self.text_dropout)
         schedule = FlowSchedule(shift=self.model.rollout.shift)
         loss, errors = teacher_loss(

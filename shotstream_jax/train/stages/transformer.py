@@ -1,4 +1,4 @@
-"""What all stages that train a transformer have in common: sizes, batches, and what they export."""
+"""Settings of all stages that train a transformer: sizes, batches, validation and export."""
 
 import dataclasses
 import functools
@@ -40,6 +40,7 @@ class ClipShape:
       cols: of latents.
     """
 
+    # The released model's shots: 81 video frames of 480 x 832 under strides of 4 and 8.
     frames: int = 21
     rows: int = 60
     cols: int = 104
@@ -47,13 +48,17 @@ class ClipShape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How networks compute; parameters that learn are float32 whatever is said here.
+    """How networks compute; trained parameters are float32 in any case.
 
     Attributes:
-      dtype: format of activations, and of parameters that are only looked at.
-      attention: backend of attention; the fast one of the devices if not said.
+      dtype: format of activations, and of parameters that are not trained.
+      attention: backend of attention; `None` is the fastest of the devices.
       remat: what the backward pass computes again.
     """
+
+    # bfloat16 and not float16: it has float32's range, so that no loss scale is needed. Full
+    # rematerialisation, since activations of 27 frames (42 120 tokens) through 30 blocks do not
+    # fit.
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     attention: AttentionBackend | None = None
@@ -66,6 +71,8 @@ class ComputeConfig:
 
     def on(self, mesh: Mesh, head_dim: int) -> Compute:
         """The same, as networks with such heads take it on some devices."""
+        # Asked of the mesh's devices, not of the default ones: programs are also lowered for chips
+        # that this host does not have.
         fast = default_compute(head_dim, self.format, mesh.devices.flat[0].platform, mesh)
         attention = fast.attention if self.attention is None else self.attention
         return dataclasses.replace(fast, attention=attention, remat=self.remat)
@@ -96,6 +103,7 @@ class TransformerTraining(Training):
     accumulate: int = 1
     compute: ComputeConfig = ComputeConfig()
     validation_stories: int = 6
+    # Of the teacher's sampling in the public repository, which its trajectories use too.
     guidance: float = 6.0
 
     MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"validation_stories", "guidance"}
@@ -121,6 +129,7 @@ class TransformerTraining(Training):
     @property
     def encode_ids(self) -> EncodeIds:
         """The text encoder for batches of token ids; bound once, before a step is traced."""
+        # Parameters stay open: the base trains the text encoder, all other stages freeze it.
         return functools.partial(
             encode_padded,
             config=self.model.text,
@@ -138,6 +147,7 @@ class TransformerTraining(Training):
 
     def loader(self, films: Films, transform: Transform) -> Batches:
         """Shuffled batches of this process."""
+        # The settings name the batch of all processes: a run keeps its numbers on other machines.
         processes = jax.process_count()
         config = LoaderConfig(
             batch=self.batch // processes,
@@ -159,6 +169,7 @@ class TransformerTraining(Training):
         Raises:
           FileNotFoundError: no checkpoint, or one without a tokenizer.
         """
+        # The statistics of latents travel with the checkpoint; the settings hold none.
         vae = measured_vae(source, self.model.vae)
         encode_text = text_encoder_fn(
             load_network(source, "text", dtype=compute.dtype),
@@ -169,6 +180,7 @@ class TransformerTraining(Training):
         )
         fixed = Networks(
             config=dataclasses.replace(self.model, vae=vae),
+            # Filled at each validation with the parameters in training.
             dit={},
             vae=load_network(source, "vae", dtype=jnp.float32),
             encode_text=encode_text,

@@ -94,6 +94,7 @@ class VAETraining(Training):
         self.vae.latent_grid(self.height, self.width)
         for phase in self.phases:
             self.vae.latent_frames(phase.video_frames)
+        # Called for its error alone: shares are refused before any network is made.
         phase_ends(self.phases, self.steps)
         films = self._films("train", self.stories)
         reconstruct = reconstructor(self.raw)
@@ -126,6 +127,7 @@ class VAETraining(Training):
 
     def _go_on(self, start: pathlib.Path, shardings: Any) -> Params:
         """Load an autoencoder of these sizes, whatever its latents were measured to be."""
+        # With the checkpoint's own statistics, since only sizes have to agree.
         check_origin(start, "vae", measured_vae(start, self.vae), ())
         return load_network(start, "vae", dtype=jnp.float32, shardings=shardings)
 
@@ -141,6 +143,8 @@ class VAETraining(Training):
 
     def _loss(self, params: Any, inputs: LossInputs) -> LossOutput:
         pixels = frames_to_pixels(inputs.batch["pixels"])
+        # `raw`: statistics are measured at the end, and a run that starts from a measured
+        # checkpoint would otherwise divide by them twice.
         keys, dtype = inputs.keys.per_sample, FORMATS[self.compute]
         return vae_loss(params, self.raw, pixels, keys, loss=self.loss, dtype=dtype)
 
@@ -154,7 +158,7 @@ class VAETraining(Training):
     def _finish(
         self, reconstruct: Reconstruct, networks: ParamsByNetwork, folder: pathlib.Path
     ) -> Scores:
-        """Judge, measure the latents, and export.
+        """Score, measure the latents, and export.
 
         Raises:
           ValueError: an attribute that the oracle reads too rarely on reconstructions.
@@ -162,6 +166,8 @@ class VAETraining(Training):
         films = self._films("test", self.test_stories)
         scores = score_reconstructions(reconstruct, networks["vae"], films)
         worst, share = worst_attribute(scores)
+        # Every later stage is scored by the oracle on decoded films: an attribute that the
+        # autoencoder blurs would be charged to the transformer.
         if share < self.min_oracle_accuracy:
             raise ValueError(
                 f"The oracle reads {worst} on {share:.2f} of reconstructions and "
@@ -169,6 +175,7 @@ class VAETraining(Training):
                 "--resume), or export as it is (--min-oracle-accuracy 0 --resume)."
             )
         raw, known = self.raw, self._films("train", min(self.test_stories, self.stories))
+        # On training films: test films are for scores.
         mean, deviation = latent_statistics(networks["vae"], raw, known)
         measured = dataclasses.replace(
             raw, latent_mean=tuple(mean.tolist()), latent_std=tuple(deviation.tolist())

@@ -1,7 +1,7 @@
 """One step of every network of every stage, and a shard of every dataset, on one device and on a
 mesh of eight (data 2 x fsdp 2 x tensor 2); prints how far apart they end, and how far they walked.
 
-Run by test_programs.py in a process of its own, since the number of devices is fixed at start.
+Run by test_compiled.py in a process of its own, since the number of devices is fixed at start.
 """
 
 import json
@@ -20,9 +20,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
+from shotstream_jax.train.engine.compiled import Programs, build_programs
 from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import Programs, build_programs
 from shotstream_jax.train.engine.stage import Stage, Training
 from shotstream_jax.train.engine.state import init_state
 from tests.train import miniature

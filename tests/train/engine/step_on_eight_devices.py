@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.sharding import make_mesh
+from shotstream_jax.train.engine.compiled import place_batch
 from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
-from shotstream_jax.train.engine.programs import place_batch
 from shotstream_jax.train.engine.state import init_state, state_shardings
 from shotstream_jax.train.engine.step import jit_step
 from shotstream_jax.train.losses import LossAux

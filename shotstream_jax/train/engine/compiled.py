@@ -83,6 +83,7 @@ def first_state(stage: Stage, training: Training, programs: Programs) -> TrainSt
 
 def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> ParamsByNetwork:
     """Load networks that are not trained."""
+    # Sharded by the rules of trained networks: a replicated teacher would fill each device.
     return {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
 
 
@@ -119,5 +120,6 @@ def mesh_of(config: MeshConfig) -> Mesh:
     Raises:
       ValueError: sizes that do not multiply to the devices there are.
     """
+    # All that fsdp and tensor leave: `data` is the axis that any number of devices can fill.
     left = jax.device_count() // max(config.fsdp * config.tensor, 1)
     return make_mesh(data=config.data or max(left, 1), fsdp=config.fsdp, tensor=config.tensor)
