@@ -30,7 +30,7 @@ config = IntraShotTraining(
     latents=pathlib.Path("runs/tiny/latents"),
     dmd=DMDConfig(guidance=2.0, history_guidance=True, shift=TINY.rollout.shift),
     generator_every=6,
-    commits="finished",
+    history="finished",
     optimizer=OptimizerConfig(learning_rate=3e-5, warmup=10, b1=0.0, b2=0.99, ema=0.98),
     critic_optimizer=OptimizerConfig(learning_rate=5e-4, warmup=20, b1=0.0, b2=0.99),
     log_every=30,

@@ -1,4 +1,4 @@
-"""The flow-matching schedule: noise levels, timesteps, and the algebra between them.
+"""The flow-matching schedule: noise levels, timesteps, the algebra between them, and draws of both.
 
 Time runs from noise to film: `sigma` 1 (timestep 1000) is pure noise, `sigma` 0 the clean latents.
 
@@ -14,10 +14,12 @@ import dataclasses
 import functools
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from shotstream_jax.typing import Array, Float, Int
+from shotstream_jax.pytree import pytree
+from shotstream_jax.typing import Array, Float, Int, Key, Latents
 
 # Wan2.1 is trained on 1000 levels; timesteps are noise levels times this number.
 TRAIN_STEPS = 1000
@@ -88,6 +90,41 @@ class FlowSchedule:
     def sigma_at(self, timestep: Float[Array, "..."]) -> Float[Array, "..."]:
         """Noise level of the nearest training level (0.0079 at timestep 0, never 0)."""
         return jnp.asarray(self.sigmas)[self.nearest(timestep)]
+
+
+@pytree
+class FlowNoise:
+    """Random draws of one flow-matching error.
+
+    Attributes:
+      timesteps: how far each sample is noised, in [0, 1000].
+      noise: what it is mixed with.
+    """
+
+    timesteps: Float[Array, " batch"]
+    noise: Latents
+
+    def sigmas(self, schedule: FlowSchedule) -> Float[Array, "batch 1 1 1 1"]:
+        """Noise level of every sample, shaped to broadcast against latents."""
+        return schedule.sigma_at(self.timesteps)[:, None, None, None, None]
+
+    def add_to(self, latents: Latents, schedule: FlowSchedule) -> Latents:
+        """Noise latents to the training level nearest to the drawn timesteps."""
+        return add_noise(latents, self.noise, self.sigmas(schedule))
+
+
+def draw_flow_noise(
+    samples: Key[Array, " batch"], shape: tuple[int, ...], timesteps: Float[np.ndarray, " level"]
+) -> FlowNoise:
+    """Draw from each sample's key a timestep, evenly from a table, and noise of one's `shape`."""
+
+    def draw(key: Key[Array, ""]) -> tuple[Array, Array]:
+        level_key, noise_key = jax.random.split(key)
+        timestep = jax.random.choice(level_key, jnp.asarray(timesteps))
+        return timestep, jax.random.normal(noise_key, shape)
+
+    drawn, noise = jax.vmap(draw)(samples)
+    return FlowNoise(timesteps=drawn, noise=noise)
 
 
 def add_noise(

@@ -80,7 +80,7 @@ def first_chunk() -> Hops:
 
 def generator_step() -> Hops:
     """The generator's step of the stage `dmd_intra`, lowered as the training loop would run it."""
-    from shotstream_jax.train.engine.programs import build_programs, mesh_of
+    from shotstream_jax.train.engine.compiled import build_programs, mesh_of
     from tests.train import miniature
 
     # A stage reads weights only when it begins, so that no earlier stage has to be there.

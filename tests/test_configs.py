@@ -9,7 +9,7 @@ import pytest
 
 from shotstream_jax.cli.comparison_table import Table
 from shotstream_jax.cli.train import load_experiment
-from shotstream_jax.perf.plan.experiment import experiment_programs
+from shotstream_jax.perf.plan.experiment_plan import experiment_programs
 from shotstream_jax.presets import TINY
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.engine.dataset_job import DatasetJob

@@ -12,7 +12,7 @@ import pathlib
 import re
 import sys
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "shotstream_jax"
@@ -24,12 +24,6 @@ FAMILIES: Mapping[str, str] = {
     "module plan": "cli/ names a module after its verb",
 }
 """Names that stand for one thing seen from several rooms: why each may have several modules."""
-
-PENDING: Mapping[str, Sequence[str]] = {
-    "train": ("Networks", "Scores"),
-    "perf": ("module experiment", "module programs"),
-}
-"""Names that still mean two things, by the room whose change will rename them; to be emptied."""
 
 VAGUE = re.compile(r"\b(somebody|nobody|whoever|anybody)\b", re.IGNORECASE)
 
@@ -74,11 +68,6 @@ def listed(found: Mapping[str, list[str]]) -> str:
     return "\n".join(f"{name}: {', '.join(places)}" for name, places in found.items())
 
 
-def allowed() -> set[str]:
-    """Names that may be defined several times, for good or for now."""
-    return {*FAMILIES, *(name for names in PENDING.values() for name in names)}
-
-
 @functools.cache
 def in_the_package() -> dict[str, list[str]]:
     """Duplicates of the package."""
@@ -86,7 +75,7 @@ def in_the_package() -> dict[str, list[str]]:
 
 
 def test_no_public_name_means_two_things():
-    odd = {name: places for name, places in in_the_package().items() if name not in allowed()}
+    odd = {name: places for name, places in in_the_package().items() if name not in FAMILIES}
     assert not odd, f"rename all but one of each, or import it:\n{listed(odd)}"
 
 

@@ -11,5 +11,5 @@ HERE = pathlib.Path(__file__).parent
 config = dataclasses.replace(
     load_config(HERE / "both.py", InterShotTraining),
     output=pathlib.Path("runs/tiny/ablations/both_exit"),
-    commits="exit",
+    history="exit",
 )

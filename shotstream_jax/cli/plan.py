@@ -28,10 +28,10 @@ from shotstream_jax.files import atomic_file
 from shotstream_jax.models.compute import default_compute
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import plan_program
-from shotstream_jax.perf.plan.experiment import plan_experiment
+from shotstream_jax.perf.plan.experiment_plan import plan_experiment
 from shotstream_jax.perf.plan.film import project_film, project_program
 from shotstream_jax.perf.plan.film_cost import program_flops
-from shotstream_jax.perf.plan.programs import film_programs
+from shotstream_jax.perf.plan.film_programs import film_programs
 from shotstream_jax.perf.plan.projection import check_share
 from shotstream_jax.perf.targets import find_target, target_mesh
 from shotstream_jax.presets import PRESETS

@@ -1,6 +1,7 @@
 """The sizes of the three networks; importable without the networks."""
 
 import dataclasses
+import functools
 import math
 
 # Per-channel statistics that the public Wan2.1 code normalises its latents with (WanVAE.__init__).
@@ -57,12 +58,12 @@ class DiTConfig:
         if self.freq_dim % 2:
             raise ValueError(f"freq_dim {self.freq_dim} must be even: half cosines, half sines.")
 
-    @property
+    @functools.cached_property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.dim // self.heads
 
-    @property
+    @functools.cached_property
     def patch_channels(self) -> int:
         """Values in one patch: rows x columns x channels."""
         return self.patch[0] * self.patch[1] * self.latent_channels
@@ -243,7 +244,7 @@ class TextEncoderConfig:
                 "the distances that have a bucket of their own."
             )
 
-    @property
+    @functools.cached_property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.attention_dim // self.heads

@@ -24,7 +24,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from shotstream_jax.models.configs import TextEncoderConfig
-from shotstream_jax.typing import Array, Bool, Float, Int, Key, Params
+from shotstream_jax.typing import Array, Bool, Float, Int, Key, Params, Text
 
 Hidden = Float[Array, "caption text_token dim"]
 Visible = Bool[Array, "caption text_token"]
@@ -71,6 +71,26 @@ def encode_tokens(
     # Wan2.1's transformer attends to the padding, and was trained with zeros there.
     encoded = _apply(_norm(dtype), params["norm"], hidden)
     return jnp.where(mask[:, :, None], encoded, jnp.zeros((), dtype))
+
+
+def encode_padded(
+    params: Params,
+    config: TextEncoderConfig,
+    ids: Int[Array, "batch caption text_token"],
+    mask: Bool[Array, "batch caption text_token"],
+    *,
+    text_tokens: int,
+    dtype: DTypeLike = jnp.float32,
+) -> Text:
+    """Encode the captions of every sample, padded with zeros to `text_tokens` positions.
+
+    The transformer attends to all positions, padding included, as the released one was trained.
+    """
+    many, captions, length = ids.shape
+    flat = ids.reshape(-1, length), mask.reshape(-1, length)
+    text = encode_tokens(params, config, *flat, dtype=dtype)
+    text = jnp.pad(text, ((0, 0), (0, text_tokens - length), (0, 0)))
+    return text.reshape(many, captions, text_tokens, -1)
 
 
 def distance_buckets(tokens: int, config: TextEncoderConfig) -> Buckets:

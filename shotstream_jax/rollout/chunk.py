@@ -1,7 +1,8 @@
 """One chunk: its noise, a few denoising steps against the cache, a clean pass that commits it.
 
 All functions are pure. `prepare_shot` fills a cache for a new shot, `denoise_chunk` reads it,
-`commit_chunk` returns it with the chunk's clean keys and values written (donate it).
+`commit_chunk` returns it with the chunk's clean keys and values written (donate it). `scan_chunks`
+is the loop over the chunks of a shot that whole takes and self-forcing share.
 
 Positions: context frames are numbered 0 .. context - 1, chunk `c` follows at context + c * chunk.
 A chunk's number decides its positions and its slot in the cache. With T trained chunks, chunk `n`
@@ -19,9 +20,12 @@ Source: the paper's causal student; public ShotStream repository, pipeline/causa
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from shotstream_jax.model_config import ModelConfig, RolloutConfig
 from shotstream_jax.models.cache import (
@@ -51,8 +55,16 @@ from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params
 ShotNumber = Int[Array, " #batch"] | Index
 """The number that the rotation gives to a shot: one for all samples, or one each."""
 
+Rest = TypeVar("Rest")
+
 ChunkNoise = Float[Array, "step batch frame row col chan"]
 """Gaussian noise of every denoising step of a chunk; the first is where the chunk starts."""
+
+ShotNoise = Float[Array, "chunk step batch frame row col chan"]
+"""The noise of every chunk of a shot."""
+
+ChunkLatents = Float[Array, "chunk batch frame row col chan"]
+ShotLatents = Float[Array, "batch shot_frame row col chan"]
 
 Levels = tuple[Array, Array, Array]
 """Of each step: its noise level, that of the step after it, and the noise mixed in between."""
@@ -233,6 +245,64 @@ def denoise_from(
     # not write needs no second copy (7.8 GB of a 1.3B's cache at 480 x 832).
     x0, _ = jax.lax.scan(step, x_t, levels)
     return x0
+
+
+def predict_x0(
+    params: Params,
+    config: DiTConfig,
+    cache: ShotCache,
+    chunk: Index,
+    shot: ShotNumber,
+    x_t: Latents,
+    sigma: Float[Array, ""],
+    compute: Compute = Compute(),
+) -> tuple[Latents, KeyValue]:
+    """Clean latents that one step predicts, and the keys and values of its noisy input."""
+    inputs = chunk_input(config, cache, chunk, shot, x_t, sigma * TRAIN_STEPS)
+    output = apply_cached(params, config, cache, inputs, compute=compute)
+    return velocity_to_x0(x_t, output.velocity, sigma), output.kv
+
+
+def scan_chunks(
+    denoise: Callable[[ShotCache, Index, ChunkNoise], tuple[Latents, Rest]],
+    commit: Callable[[ShotCache, Index, Latents], ShotCache],
+    cache: ShotCache,
+    first: Index,
+    noise: ShotNoise,
+) -> tuple[ShotCache, tuple[ChunkLatents, Rest]]:
+    """Denoise chunks `first`, `first` + 1, ... one after the other, committing all but the last.
+
+    Args:
+      denoise: latents of a chunk that are committed, and what else to stack over chunks.
+      commit: the clean pass.
+      cache: a prepared one.
+      first: number of the first chunk since the cut.
+      noise: of every chunk.
+
+    Returns:
+      The cache, and what `denoise` returned, stacked over chunks.
+    """
+    last = noise.shape[0] - 1
+
+    def body(cache: ShotCache, turn: tuple[Array, Array]) -> tuple[ShotCache, tuple[Latents, Rest]]:
+        number, noise = turn
+        latents, rest = denoise(cache, first + number, noise)
+        # Only a chunk after it would need the last one's keys. Skipped inside the loop, since a
+        # last chunk outside it would be compiled a second time.
+        cache = jax.lax.cond(
+            number < last,
+            lambda cache: commit(cache, first + number, latents),
+            lambda cache: cache,
+            cache,
+        )
+        return cache, (latents, rest)
+
+    return jax.lax.scan(body, cache, (jnp.arange(last + 1), noise))
+
+
+def join_chunks(chunks: ChunkLatents) -> ShotLatents:
+    """Chunks one after the other, as the frames of one shot."""
+    return rearrange(chunks, "chunk batch frame ... -> batch (chunk frame) ...")
 
 
 def after_step(x_t: Latents, output: DiTOutput, level: Levels) -> Latents:

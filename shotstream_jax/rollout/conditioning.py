@@ -76,6 +76,21 @@ class Conditioning:
         return jnp.broadcast_to(places, (batch, slots + frames))
 
 
+def shot_conditioning(
+    context: Latents,
+    context_shots: Int[Array, "batch frame"],
+    shot: Int[Array, " batch"],
+    text: Text,
+) -> Conditioning:
+    """Conditioning of shots by their place in the story; the first is rotated as the second is."""
+    return Conditioning(
+        context=context,
+        context_shots=context_shots,
+        shot=jnp.where(shot == 0, FIRST_SHOT, shot),
+        text=text,
+    )
+
+
 @pytree
 class Dropout:
     """Which samples are trained without their context, and which without their captions."""

@@ -15,23 +15,29 @@ from shotstream_jax.checkpoints.param_trees import export_params
 from shotstream_jax.model_config import RolloutConfig
 from shotstream_jax.models.cache import Window
 from shotstream_jax.rollout.conditioning import Conditioning
-from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.schedule import FlowNoise, FlowSchedule
 from shotstream_jax.train.objectives.causal_init import OdePair, causal_init_loss
 from shotstream_jax.train.objectives.dmd import (
     DMDConfig,
-    Scores,
+    ScoreNetworks,
     critic_loss,
     dmd_direction,
     dmd_loss,
 )
-from shotstream_jax.train.objectives.flow_matching import FlowDraw
-from shotstream_jax.train.objectives.next_shot import Clip, teacher_loss
-from shotstream_jax.train.objectives.self_forcing import RolloutDraw, SelfForcing, film, retake
+from shotstream_jax.train.objectives.flow_matching import Clip, teacher_loss
+from shotstream_jax.train.objectives.reference_compat import ReferenceCompat, clamped_timesteps
+from shotstream_jax.train.objectives.self_forcing import (
+    RolloutNoise,
+    SelfForcing,
+    recompute_exit_steps,
+    rollout_no_grad,
+)
 
 CHUNK = 3
 EXITS = (0, 1, 2, 3)
 SCORED = (0, 1, 2)
-DMD = DMDConfig(guidance=1 + 3.0, outside="clamp")
+DMD = DMDConfig(guidance=1 + 3.0)
+TIMESTEPS = clamped_timesteps(DMD.schedule, DMD.timesteps)
 
 
 def ours(recorded):
@@ -91,7 +97,7 @@ def test_recording_holds_the_runs_that_are_replayed(recorded):
 
 
 def flow_draw(recorded, tag, timesteps):
-    return FlowDraw(
+    return FlowNoise(
         timesteps=jnp.asarray(timesteps)[recorded[f"{tag}_timestep_id"]][None],
         noise=ours(recorded[f"{tag}_noise"]),
     )
@@ -124,13 +130,16 @@ def test_causal_init(
 @pytest.fixture(scope="module")
 def replay(recorded, conditioning, rollout, dit_config):
     """One program for all exit steps: latents, and gradients of their recorded projection."""
-    forcing = SelfForcing(rollout=rollout, cache_gradient="straight_through")
+    forcing = SelfForcing(rollout=rollout)
     cotangent = ours(recorded["rollout_cotangent"])
 
-    def project(params, draw):
-        take = film(params, dit_config, conditioning, draw, forcing=forcing)
-        latents = retake(params, dit_config, conditioning, take, draw.exit_step, forcing=forcing)
-        return jnp.sum(latents * cotangent), (latents, take.latents)
+    def project(params, draw, clean_pass_noise):
+        how = {"forcing": forcing, "compat": ReferenceCompat(clean_pass_noise=clean_pass_noise)}
+        result = rollout_no_grad(params, dit_config, conditioning, draw, **how)
+        latents = recompute_exit_steps(
+            params, dit_config, conditioning, result, draw.exit_step, **how
+        )
+        return jnp.sum(latents * cotangent), (latents, result.latents)
 
     return jax.jit(jax.grad(project, has_aux=True))
 
@@ -144,11 +153,11 @@ def rollout_draw(recorded, exit_step):
     )
     renoise = ours(recorded[f"rollout{exit_step}_renoise"])
     never_run = jnp.zeros_like(jnp.repeat(first, len(EXITS) - 1 - exit_step, axis=1))
-    return RolloutDraw(
+    draw = RolloutNoise(
         noise=jnp.concatenate([first, renoise[:, :-1], never_run], axis=1),
         exit_step=jnp.asarray(exit_step),
-        refresh=renoise[:, -1],
     )
+    return draw, renoise[:, -1]
 
 
 @pytest.mark.parametrize("exit_step", EXITS)
@@ -156,9 +165,9 @@ def test_self_forcing(recorded, rollout, replay, dit_params, agree, agree_gradie
     leaves_at, goes_to = recorded[f"rollout{exit_step}_from_to"]
     assert (*rollout.steps, 0)[exit_step : exit_step + 2] == (leaves_at, goes_to)
 
-    gradients, (retaken, filmed) = replay(dit_params, rollout_draw(recorded, exit_step))
-    agree(theirs(retaken), recorded[f"rollout{exit_step}_latents"])
-    agree(theirs(filmed), recorded[f"rollout{exit_step}_latents"])
+    gradients, (recomputed, rolled_out) = replay(dit_params, *rollout_draw(recorded, exit_step))
+    agree(theirs(recomputed), recorded[f"rollout{exit_step}_latents"])
+    agree(theirs(rolled_out), recorded[f"rollout{exit_step}_latents"])
     agree_gradients(f"rollout{exit_step}", gradients)
 
 
@@ -168,7 +177,7 @@ def fake_params(load_dit):
 
 
 @pytest.fixture(scope="module")
-def push(recorded, conditioning, dit_config):
+def score(recorded, conditioning, dit_config):
     """The generator's loss as a function of its latents, with their gradient."""
     negative = jnp.asarray(recorded["neg"])[None]
 
@@ -182,15 +191,17 @@ def push(recorded, conditioning, dit_config):
 
 
 @pytest.mark.parametrize("run", SCORED)
-def test_distribution_matching(recorded, push, dit_params, fake_params, agree, run):
+def test_distribution_matching(recorded, score, dit_params, fake_params, agree, run):
     tag = f"dmd{run}"
-    draw = flow_draw(recorded, tag, DMD.timestep_table)
+    draw = flow_draw(recorded, tag, TIMESTEPS)
     frames = recorded[f"{tag}_timestep"].shape[1]
     np.testing.assert_array_equal(
         np.repeat(draw.timesteps[:, None], frames, axis=1), recorded[f"{tag}_timestep"]
     )
     latents = ours(recorded[f"{tag}_latents"])
-    (value, direction), gradient = push(latents, Scores(real=dit_params, fake=fake_params), draw)
+    (value, direction), gradient = score(
+        latents, ScoreNetworks(real=dit_params, fake=fake_params), draw
+    )
     agree(value, recorded[f"{tag}_loss"])
     agree(theirs(gradient), recorded[f"{tag}_grad_latents"])
     agree(jnp.abs(direction).mean(), recorded[f"{tag}_gradnorm"])
@@ -206,7 +217,7 @@ def criticise(dit_config, conditioning):
 
 @pytest.mark.parametrize("run", SCORED)
 def test_critic(recorded, criticise, fake_params, agree, agree_gradients, run):
-    draw = flow_draw(recorded, f"critic{run}", DMD.timestep_table)
+    draw = flow_draw(recorded, f"critic{run}", TIMESTEPS)
     value, gradients = criticise(fake_params, ours(recorded[f"dmd{run}_latents"]), draw)
     agree(value, recorded[f"critic{run}_loss"])
     agree_gradients(f"critic{run}", gradients)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.checkpoints.manager import TOKENIZER, save_checkpoint
-from shotstream_jax.data.latent_films import KIND
+from shotstream_jax.data.latent_films import LATENT_FILMS
 from shotstream_jax.data.shards import Shards
 from shotstream_jax.data.tokenizer import TOKENIZER_FILE, word_tokenizer
 from shotstream_jax.model_config import CheckpointConfig, ModelConfig, RolloutConfig
@@ -29,14 +29,14 @@ from shotstream_jax.models.text_encoder import encode_tokens, init_text_encoder
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.pytree import pytree
 from shotstream_jax.storyworld.captions import VOCABULARY
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import (
+from shotstream_jax.train.engine.compiled import (
     build_programs,
     first_state,
     load_networks,
     mesh_of,
     place_batch,
 )
+from shotstream_jax.train.engine.optimizer import OptimizerConfig
 from shotstream_jax.train.engine.weights import training_facts
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig
 from tests.train.miniature import DIT, TEXT, VAE
@@ -144,7 +144,7 @@ def make_material(root: pathlib.Path) -> Material:
     pictures = rng.normal(size=(FILMS, SHOTS, len(STORED), *CLIP[1:])).astype(np.float16)
     captions = [[CAPTIONS[caption_number(f, s)] for s in range(SHOTS)] for f in range(FILMS)]
     films = Shards(root / "latents", FILMS, FILMS)
-    facts = {"kind": KIND, "clip": CLIP, "shots": SHOTS, "video_frames": VIDEO_FRAMES}
+    facts = {"kind": LATENT_FILMS, "clip": CLIP, "shots": SHOTS, "video_frames": VIDEO_FRAMES}
     films.describe({**facts, "reference_frames": STORED})
     films.write(0, {"clips": clips, "references": pictures, "captions": np.asarray(captions)})
     init = jax.jit(init_dit, static_argnums=1)

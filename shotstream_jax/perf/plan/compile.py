@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from shotstream_jax.perf.plan.programs import Program
+from shotstream_jax.perf.plan.film_programs import Program
 from shotstream_jax.perf.program_cache import program_cache
 from shotstream_jax.perf.targets import GIB, Target
 

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import Plan, plan_program
 from shotstream_jax.perf.plan.film_cost import film_flops, program_flops
-from shotstream_jax.perf.plan.programs import film_programs, filming
+from shotstream_jax.perf.plan.film_programs import film_programs, filming
 from shotstream_jax.perf.plan.projection import Projection, project
 from shotstream_jax.perf.targets import Target
 

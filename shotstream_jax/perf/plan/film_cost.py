@@ -1,7 +1,7 @@
 """Floating-point operations of filming: of each call that an `Engine` makes, each program, a shot.
 
-Calls are named as in `rollout/programs.py`, programs as in `perf/plan/programs.py`. What has no
-matrix products or convolutions to speak of costs nothing here.
+Calls are named as in `rollout/programs.py`, programs as in `film_programs.py` beside this file.
+What has no matrix products or convolutions to speak of costs nothing here.
 """
 
 from shotstream_jax.perf.film_shape import FilmShape

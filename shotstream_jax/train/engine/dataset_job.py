@@ -122,6 +122,7 @@ def build_dataset(
         refuse_other(job, found)
     with opened(job, existing) as folder, stop_signals() as stop:
         shards = shards_of(job)
+        # Files are the record of progress: a shard that is there is complete, since it was renamed.
         missing = list(shards.missing(jax.process_index(), jax.process_count()))
         made = len(shards) - len(missing)
         # The facts are written before the first shard, so that a dataset is never without them.

@@ -1,4 +1,4 @@
-"""What is written down when a run is given up: enough to look for the reason."""
+"""What a run that diverged writes: enough to find the reason."""
 
 import json
 import pathlib
@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from shotstream_jax.train.engine.metrics import Record
-from shotstream_jax.train.engine.objective import Batch
 from shotstream_jax.train.engine.state import TrainState
+from shotstream_jax.train.losses import Batch
 
 
 def write_dump(

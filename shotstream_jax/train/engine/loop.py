@@ -23,20 +23,19 @@ from jax.sharding import Mesh
 
 from shotstream_jax.progress import RateMeter, seconds_left
 from shotstream_jax.train.engine.checkpoint import Store
+from shotstream_jax.train.engine.compiled import (
+    build_programs,
+    first_state,
+    load_networks,
+    mesh_of,
+    place_batch,
+)
 from shotstream_jax.train.engine.dump import write_dump
 from shotstream_jax.train.engine.metrics import (
     MeanAccumulator,
     MetricsWriter,
     Record,
     TensorBoardWriter,
-)
-from shotstream_jax.train.engine.objective import Batch
-from shotstream_jax.train.engine.programs import (
-    build_programs,
-    first_state,
-    load_networks,
-    mesh_of,
-    place_batch,
 )
 from shotstream_jax.train.engine.run_folder import (
     EXPORT,
@@ -47,6 +46,7 @@ from shotstream_jax.train.engine.run_folder import (
     refuse_other,
 )
 from shotstream_jax.train.engine.stage import Scores, Stage, Training
+from shotstream_jax.train.losses import Batch
 
 _COUNTS = ("skipped", "skipped_in_row")
 _STOPPING = (signals.SIGTERM, signals.SIGINT)

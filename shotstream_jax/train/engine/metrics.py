@@ -78,7 +78,7 @@ class TensorBoardWriter:
     """TensorBoard event files, if tensorboardX is installed; failing to write them ends no run."""
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:
-        """Continue after `step`: TensorBoard is told to drop later events."""
+        """Continue after `step`: TensorBoard drops later events."""
         self._writer: Any = None
         if importlib.util.find_spec("tensorboardX"):
             writer = importlib.import_module("tensorboardX").SummaryWriter

@@ -7,6 +7,7 @@ and a skipped step advances neither. Optimizer state and EMA are float32, like t
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
+from shotstream_jax.train.losses import Loss
 from shotstream_jax.typing import Array, Float, Index, PyTree
 
 
@@ -68,6 +70,28 @@ class OptimizerConfig:
                 f"warmup {self.warmup} must be 0 or more updates, and final {self.final:g} a "
                 "share in [0, 1]."
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective:
+    """How one network is trained.
+
+    Attributes:
+      loss: what to minimise.
+      optimizer: how to move.
+      accumulate: microbatches that a batch is split into.
+      trainable: of a tree of parameters, which leaves are trained; `None` is all.
+    """
+
+    loss: Loss
+    optimizer: OptimizerConfig
+    accumulate: int = 1
+    trainable: Callable[[Any], PyTree[bool]] | None = None
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer, without state for leaves that are not trained."""
+        whole = make_optimizer(self.optimizer)
+        return whole if self.trainable is None else optax.masked(whole, self.trainable)
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:

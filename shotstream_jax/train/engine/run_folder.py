@@ -22,11 +22,15 @@ from shotstream_jax.files import atomic_file
 _RENAMED_STAGES = {"LatentMaking": "LatentDataset"}
 _RENAMED_SETTINGS = {
     "ratio": "generator_every",
+    "commits": "history",
     "looked_at": "validation_stories",
     "judged": "test_stories",
     "gate": "min_oracle_accuracy",
 }
 """Names in the folders of version 0.1.0, whose runs can be resumed, and the names of today."""
+
+_REMOVED_SETTINGS = {"cache_gradient": "detached", "dmd.outside": "drop"}
+"""Settings of version 0.1.0 that are gone, with the one value that a run still computes with."""
 
 RUN_FILE, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
 
@@ -105,6 +109,8 @@ def refuse_other(training: Settings, found: Mapping[str, Any]) -> None:
         )
     settings = {_RENAMED_SETTINGS.get(k, k): v for k, v in found["settings"].items()}
     was, now = _flat(settings), _flat(mine["settings"])
+    # Only where the value is today's behaviour: a run with another one would change its numbers.
+    was = {k: v for k, v in was.items() if k not in _REMOVED_SETTINGS or v != _REMOVED_SETTINGS[k]}
     for name in sorted(was.keys() | now.keys()):
         changed = was.get(name) != now.get(name)
         if changed and name.split(".")[0] not in training.MAY_CHANGE:

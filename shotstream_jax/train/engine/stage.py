@@ -1,7 +1,7 @@
 """What a training stage is to the loop, and what every experiment file has in common.
 
-There is one loop. A stage gives it objectives, the networks they start from, batches, and what to
-look at; `Training` is the settings of a run, which each kind of stage extends with its own.
+There is one loop. A stage gives it objectives, initial networks, batches and a validation;
+`Training` is the settings of a run, which each kind of stage extends with its own.
 """
 
 import abc
@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 from jax.sharding import Mesh
 
-from shotstream_jax.train.engine.objective import Batch, Networks, Objective
+from shotstream_jax.train.engine.optimizer import Objective
+from shotstream_jax.train.losses import Batch, ParamsByNetwork
 from shotstream_jax.typing import Array, Key, PyTree
 
 Scores = Mapping[str, float]
@@ -46,23 +47,25 @@ class Weights:
     """
 
     shapes: PyTree[Any]
+    # A function and not arrays: programs are planned for models that this host could not hold.
     load: Callable[[PyTree[Any]], Any]
 
 
 def random_weights(init: Callable[[Key[Array, ""]], Any], seed: int) -> Weights:
     """Parameters that `init` draws from a seed."""
     key = jax.random.key(seed)
+    # Jitted with shardings: each device draws its own part, and no host holds a whole network.
     return Weights(
         shapes=jax.eval_shape(init, key),
         load=lambda shardings: jax.jit(init, out_shardings=shardings)(key),
     )
 
 
-Validate = Callable[[Networks, pathlib.Path, int], Scores]
+Validate = Callable[[ParamsByNetwork, pathlib.Path, int], Scores]
 """`(networks, folder, step) -> scores`; may leave pictures in the folder, named by the step."""
 
 
-def _no_scores(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+def _no_scores(networks: ParamsByNetwork, folder: pathlib.Path, step: int) -> Scores:
     return {}
 
 
@@ -94,7 +97,7 @@ class Stage:
     carry: PyTree[Any] = ()
     batch_shapes: Mapping[str, jax.ShapeDtypeStruct] | None = None
     validation: Callable[[], Validate] = lambda: _no_scores
-    finish: Callable[[Networks, pathlib.Path], Scores]
+    finish: Callable[[ParamsByNetwork, pathlib.Path], Scores]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,7 @@ class Training(abc.ABC):
     patience: int = 10
     mesh: MeshConfig = MeshConfig()
 
+    # What a step computes must stay; how long, how often and on how many devices may differ.
     MAY_CHANGE: ClassVar = frozenset(
         {
             *("output", "steps", "log_every", "validate_every", "save_every", "keep", "patience"),

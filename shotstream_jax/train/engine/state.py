@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from shotstream_jax.pytree import pytree
 from shotstream_jax.sharding import TRANSFORMER_RULES, Rules, shardings_for
-from shotstream_jax.train.engine.objective import Networks, Objective
+from shotstream_jax.train.engine.optimizer import Objective
+from shotstream_jax.train.losses import ParamsByNetwork
 from shotstream_jax.typing import Array, Int, PyTree
 
 
@@ -52,7 +53,7 @@ class TrainState:
 
 
 def init_state(
-    params: Networks,
+    params: ParamsByNetwork,
     objectives: Mapping[str, Objective],
     seed: int = 0,
     carry: PyTree[Any] = (),

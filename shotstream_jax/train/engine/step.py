@@ -19,19 +19,17 @@ import optax
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import replicated
-from shotstream_jax.train.engine.objective import (
-    Batch,
-    Chance,
-    Inputs,
-    Networks,
-    Objective,
-    Report,
-    Scored,
-    chance_of,
-)
-from shotstream_jax.train.engine.optimizer import ema_update, learning_rate
+from shotstream_jax.train.engine.optimizer import Objective, ema_update, learning_rate
 from shotstream_jax.train.engine.state import TrainState, batch_sharding
-from shotstream_jax.typing import Array, Bool, Float
+from shotstream_jax.train.losses import (
+    Batch,
+    LossAux,
+    LossInputs,
+    LossOutput,
+    ParamsByNetwork,
+    StepKeys,
+)
+from shotstream_jax.typing import Array, Bool, Float, Int
 
 Metrics = dict[str, Float[Array, ""]]
 
@@ -72,7 +70,7 @@ def jit_step(
 
 def take_step(
     state: TrainState,
-    frozen: Networks,
+    frozen: ParamsByNetwork,
     batch: Batch,
     *,
     network: str,
@@ -80,28 +78,37 @@ def take_step(
     total_updates: int,
 ) -> tuple[TrainState, Metrics]:
     """Update one network once, unless its loss or gradient is not finite."""
-    gradient, report = _gradient(state, frozen, batch, network, objective)
+    gradient, aux = _gradient(state, frozen, batch, network, objective)
     # Before clipping: what is plotted and tested is the gradient of the loss.
     norm = optax.tree.norm(gradient)
     # The norm of all leaves is finite only if every one is. A squared sum that overflows float32
     # also counts as not finite: such a gradient is no use either.
-    finite = jnp.isfinite(report.metrics["loss"]) & jnp.isfinite(norm)
+    finite = jnp.isfinite(aux.metrics["loss"]) & jnp.isfinite(norm)
     # By the network's own updates: with a generator step every 6 its schedule would otherwise be
     # over after a sixth of its updates.
     rate = learning_rate(objective.optimizer, state.updates[network], total_updates)
     updated = _updated(state, gradient, rate, network, objective)
     # Our own selection, since `optax.apply_if_finite` covers the optimizer's state but not carry,
     # EMA and counters, which must stay with it.
-    kept = _select(finite, dataclasses.replace(updated, carry=report.carry), state)
+    kept = _select(finite, dataclasses.replace(updated, carry=aux.carry), state)
     new = dataclasses.replace(
         kept,
         step=state.step + 1,
         skipped=state.skipped + ~finite,
         skipped_in_row=jnp.where(finite, 0, state.skipped_in_row + 1),
     )
-    metrics = {**report.metrics, "grad_norm": norm, "learning_rate": rate}
+    metrics = {**aux.metrics, "grad_norm": norm, "learning_rate": rate}
     counts = {"skipped": new.skipped, "skipped_in_row": new.skipped_in_row}
     return new, {**{f"{network}/{name}": value for name, value in metrics.items()}, **counts}
+
+
+def step_keys(seed: Int[Array, ""], step: Int[Array, ""], batch: int) -> StepKeys:
+    """PRNG keys of one step over a batch, from the seed and the step's number alone."""
+    # Folded in, not split off a running key: a run that is resumed, or whose other network took the
+    # steps before, draws the same.
+    shared, each = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+    samples = jax.vmap(lambda index: jax.random.fold_in(each, index))(jnp.arange(batch))
+    return StepKeys(shared=shared, per_sample=samples)
 
 
 def _updated(
@@ -126,42 +133,42 @@ def _updated(
 
 
 def _gradient(
-    state: TrainState, frozen: Networks, batch: Batch, network: str, objective: Objective
-) -> tuple[Any, Report]:
+    state: TrainState, frozen: ParamsByNetwork, batch: Batch, network: str, objective: Objective
+) -> tuple[Any, LossAux]:
     """The gradient of the mean loss, zero for frozen leaves; the loss is among the metrics."""
     size = jax.tree.leaves(batch)[0].shape[0]
-    chance = chance_of(state.seed, state.step, size)
+    keys = step_keys(state.seed, state.step, size)
     params, networks = state.params[network], {**frozen, **state.params}
 
-    def loss(params: Any, piece: Any) -> Scored:
+    def loss(params: Any, piece: Any) -> LossOutput:
         batch, samples, carry = piece
-        here = Chance(step=chance.step, samples=samples)
-        inputs = Inputs(networks=networks, batch=batch, chance=here, carry=carry)
-        value, report = objective.loss(params, inputs)
-        return value, dataclasses.replace(report, metrics={"loss": value, **report.metrics})
+        here = StepKeys(shared=keys.shared, per_sample=samples)
+        inputs = LossInputs(networks=networks, batch=batch, keys=here, carry=carry)
+        value, aux = objective.loss(params, inputs)
+        return value, dataclasses.replace(aux, metrics={"loss": value, **aux.metrics})
 
     learn = jax.grad(loss, has_aux=True)
-    whole = (batch, chance.samples, state.carry)
+    whole = (batch, keys.per_sample, state.carry)
     if objective.accumulate == 1:
-        gradient, report = learn(params, whole)
+        gradient, aux = learn(params, whole)
     else:
-        gradient, report = _accumulated(learn, params, whole, objective.accumulate)
+        gradient, aux = _accumulated(learn, params, whole, objective.accumulate)
     if objective.trainable is not None:
         # Zeroed here too, though the optimizer masks them: the global norm that clips must be that
         # of the leaves which are trained.
         learns = objective.trainable(params)
         gradient = jax.tree.map(lambda g, yes: g if yes else jnp.zeros_like(g), gradient, learns)
-    return gradient, report
+    return gradient, aux
 
 
 def _accumulated(
-    learn: Callable[[Any, Any], tuple[Any, Report]], params: Any, whole: Any, pieces: int
-) -> tuple[Any, Report]:
+    learn: Callable[[Any, Any], tuple[Any, LossAux]], params: Any, whole: Any, pieces: int
+) -> tuple[Any, LossAux]:
     """Mean gradient and metrics over the microbatches of a batch, one after the other."""
 
-    def add(total: Any, piece: Any) -> tuple[Any, Report]:
-        gradient, report = learn(params, piece)
-        return jax.tree.map(jnp.add, total, gradient), report
+    def add(total: Any, piece: Any) -> tuple[Any, LossAux]:
+        gradient, aux = learn(params, piece)
+        return jax.tree.map(jnp.add, total, gradient), aux
 
     # Microbatch m takes samples m, m + pieces, m + 2 pieces, ... A device holds consecutive
     # samples, so that it finds the same number of every microbatch among its own, and none travel:
@@ -175,13 +182,13 @@ def _accumulated(
     def join(leaf: Array) -> Array:
         return leaf.swapaxes(0, 1).reshape(-1, *leaf.shape[2:])
 
-    total, reports = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), _map(cut, whole))
-    report = Report(
-        metrics={name: values.mean() for name, values in reports.metrics.items()},
-        carry=_map(join, reports.carry),
+    total, auxes = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), _map(cut, whole))
+    aux = LossAux(
+        metrics={name: values.mean() for name, values in auxes.metrics.items()},
+        carry=_map(join, auxes.carry),
     )
     # Microbatches have one size, so the mean of their means is the mean over the batch.
-    return jax.tree.map(lambda g: g / pieces, total), report
+    return jax.tree.map(lambda g: g / pieces, total), aux
 
 
 def _map(change: Callable[[Array], Array], tree: Any) -> Any:

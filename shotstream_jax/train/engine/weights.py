@@ -1,7 +1,7 @@
 """Checkpoints between stages: what a stage starts from, and what it leaves for the next.
 
-A stage is told all sizes, and reads weights only when it begins: programs can be lowered without a
-checkpoint. What it leaves is a whole model, with the networks that it did not touch copied over.
+A stage's settings hold all sizes, and weights are read only when it begins: programs can be lowered
+without a checkpoint. What it leaves is a whole model; networks that it did not train are copied.
 """
 
 import dataclasses
@@ -44,6 +44,8 @@ def measured_vae(folder: pathlib.Path, sizes: VAEConfig) -> VAEConfig:
         stored = read_config(folder).network("vae")
     except FileNotFoundError:
         return sizes
+    # Settings hold no statistics, which are known only after training: the checkpoint's are no
+    # difference of sizes.
     if stored.latent_channels == sizes.latent_channels:
         sizes = dataclasses.replace(
             sizes, latent_mean=stored.latent_mean, latent_std=stored.latent_std
@@ -71,6 +73,7 @@ def network_weights(
         check_origin(folder, name, config, made_by)
         return load_network(folder, name, dtype=dtype, shardings=shardings)
 
+    # Shapes from an abstract initialisation: the definition of the network is their one source.
     cast = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
     return Weights(shapes=cast, load=load)
 
@@ -136,6 +139,7 @@ def export_model(
     )
     with creating_checkpoint(folder, config, source / TOKENIZER / TOKENIZER_FILE) as partial:
         write_network(partial, "dit", params)
+        # Copied file by file and not loaded: what was not trained stays bit for bit the same.
         for name in others:
             shutil.copytree(source / name, partial / name)
 

@@ -1,10 +1,10 @@
 """Stage 2: the causal student learns to end where the teacher's trajectories end.
 
-A trajectory holds a shot at every few-step noise level, the clean end last. Each chunk is shown at
-a level of its own and is to predict the clean end; chunks see the context, earlier chunks (at
-whatever level those are) and themselves:
+A trajectory holds a shot at every few-step noise level, the clean end last. Each chunk is given at
+a level of its own and predicts the clean end; chunks attend to the context, to earlier chunks (each
+at its own level) and to themselves:
 
-    levels of chunks    1 3 4        4 of 5 is the clean end: seen by later chunks, not scored
+    levels of chunks    1 3 4        level 4 is the clean end: context for later chunks, not scored
     timesteps           T1 T3 0      and 0 for the context
 
 Source: public ShotStream repository, model/ode_regression.py.
@@ -47,6 +47,8 @@ def draw_levels(
 
     def draw(key: Key[Array, ""]) -> Int[Array, " chunk"]:
         level_key, chunk_key, again_key = jax.random.split(key, 3)
+        # A level for each chunk, as in diffusion forcing (arXiv 2407.01392), and `steps` itself for
+        # the clean end: when filming, earlier chunks are clean and only the last one is noisy.
         levels = jax.random.randint(level_key, (chunks,), 0, steps + 1)
         redrawn = levels.at[jax.random.randint(chunk_key, (), 0, chunks)].set(
             jax.random.randint(again_key, (), 0, steps)
@@ -75,8 +77,11 @@ def causal_init_loss(
     _check(pair, levels, rollout)
     chunk = rollout.window.chunk
     level_of_frame = jnp.repeat(levels, chunk, axis=1)
+    # One place past the few steps is the clean end, at noise level 0.
     sigmas = jnp.asarray(np.append(rollout.sigmas, np.float32(0)))[level_of_frame]
     x_t = _at_level(pair.trajectory, level_of_frame)
+    # The student's context is clean and says so, timestep 0; only the teacher, which the student
+    # starts as, gives the target's timestep to its context too.
     context = jnp.zeros(pair.conditioning.context_shots.shape)
     velocity = predict_velocity(
         params,
@@ -87,10 +92,15 @@ def causal_init_loss(
         levels=(context.shape[1],) + (chunk,) * levels.shape[1],
         compute=compute,
     )
+    # Compared as x0, as in the public trainer: as velocity, (x_t - end) / sigma, errors of the
+    # lower levels would weigh 1 / sigma^2 more.
     x0 = velocity_to_x0(x_t, velocity, sigmas[..., None, None, None])
     squares = jnp.square(x0 - pair.trajectory[:, -1]).mean(axis=(2, 3, 4))
     errors = squares.reshape(*levels.shape, chunk).mean(axis=2)
     noisy = levels < len(rollout.steps)
+    # A mean over the chunks that are scored: with a mean over all, a sample with many clean chunks
+    # would pull less. `draw_levels` leaves none without a noisy chunk; the maximum is for levels
+    # that a caller chose.
     of_sample = jnp.sum(errors * noisy, axis=1) / jnp.maximum(jnp.sum(noisy, axis=1), 1)
     return of_sample.mean(), errors
 

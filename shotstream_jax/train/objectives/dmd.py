@@ -1,8 +1,8 @@
-"""Stages 3 and 4: distribution matching, from two scores to a gradient in latents.
+"""Stages 3 and 4: distribution matching, from two score networks to a gradient in latents.
 
-Both score networks look at the generator's latents, noised. The real score says where the teacher
-would take them, the fake score (the critic) where the generator's own films lie; the generator is
-pushed from the second to the first:
+Both score networks predict clean latents from the generator's latents, noised. The real score (the
+teacher) points towards its own distribution, the fake score (the critic) towards the generator's;
+the generator's latents are moved along their difference:
 
     direction = (fake x0 - real x0) / mean |x0 - real x0|        gradient = direction / elements
 
@@ -13,7 +13,6 @@ Source: DMD2 (arXiv 2405.14867); public ShotStream repository, model/dmd_frameco
 """
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,43 +27,41 @@ from shotstream_jax.rollout.conditioning import (
     negative_conditioning,
     predict_velocity,
 )
-from shotstream_jax.schedule import FlowSchedule, velocity_to_x0
-from shotstream_jax.train.objectives.flow_matching import (
-    FlowDraw,
-    diffuse,
-    flow_errors,
-    sample_sigmas,
-)
+from shotstream_jax.schedule import FlowNoise, FlowSchedule, velocity_to_x0
+from shotstream_jax.train.objectives.flow_matching import flow_errors
 from shotstream_jax.train.objectives.self_forcing import (
-    RolloutDraw,
+    RolloutNoise,
+    RolloutResult,
     SelfForcing,
-    Take,
-    film,
-    retake,
+    recompute_exit_steps,
+    rollout_no_grad,
 )
 from shotstream_jax.typing import Array, Float, Latents, Params
 
 SMALLEST_DISTANCE = 1e-4
-"""Mean distance to the real score below which the direction is no longer scaled up."""
+"""Mean distance to the real score below which the direction is no longer scaled up.
+
+Latents are of unit variance; only a generator that already agrees with the teacher to four digits
+comes so close, and dividing by less would turn rounding errors into full-size gradients.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DMDConfig:
-    """How the scores are asked.
+    """At which noise levels the scores are compared, and how the real one is guided.
 
     Attributes:
       guidance: how far past the negative prompt the real score goes; 1 is no guidance.
-      history_guidance: whether that is led away from shots without their history too.
-      timesteps: least and greatest timestep at which they are compared.
-      outside: what becomes of training timesteps beyond these: never drawn, or clamped to them
-        (as in the public trainer: a seventh of all draws are then the greatest).
+      history_guidance: guide by the context too: the negative branch has none.
+      timesteps: least and greatest timestep at which they are compared. Nearer to 1000 nothing of
+        the latents is left to compare, nearer to 0 nothing is left to predict (as in DMD, which
+        takes 0.02 to 0.98 over from DreamFusion).
       shift: of the flow schedule.
     """
 
     guidance: float = 4.0
     history_guidance: bool = False
     timesteps: tuple[float, float] = (20.0, 980.0)
-    outside: Literal["drop", "clamp"] = "drop"
     shift: float = 8.0
 
     def __post_init__(self) -> None:
@@ -82,20 +79,22 @@ class DMDConfig:
 
     @property
     def timestep_table(self) -> Float[np.ndarray, " level"]:
-        """The timesteps to draw from, evenly."""
+        """The training timesteps inside the range, to draw from evenly.
+
+        Those outside are left out. The public trainer moves them to the ends of the range instead,
+        where a seventh of all its draws fall (see reference_compat.py).
+        """
         every, (low, high) = self.schedule.timesteps, self.timesteps
-        if self.outside == "clamp":
-            return np.clip(every, np.float32(low), np.float32(high))
         return every[(every >= low) & (every <= high)]
 
 
 @pytree
-class Scores:
-    """The two networks that judge the generator.
+class ScoreNetworks:
+    """Parameters of the two networks that score the generator.
 
     Attributes:
-      real: parameters of the teacher, which never learns.
-      fake: parameters of the critic.
+      real: of the teacher, which is never trained.
+      fake: of the critic.
     """
 
     real: Params
@@ -103,47 +102,51 @@ class Scores:
 
 
 @pytree
-class GeneratorDraw:
-    """The chance in one generator loss: of the rollout, and of its scoring."""
+class GeneratorNoise:
+    """Random draws of one generator loss: of the rollout, and of its scoring."""
 
-    rollout: RolloutDraw
-    score: FlowDraw
+    rollout: RolloutNoise
+    score: FlowNoise
 
 
 @pytree
-class GeneratorReport:
-    """What a generator loss leaves behind.
+class GeneratorAux:
+    """What a generator loss returns beside its value.
 
     Attributes:
-      take: the rollout, whose history a next shot may remember.
-      push: mean magnitude of the direction.
+      result: the rollout, whose history is context of later shots.
+      direction_abs_mean: mean absolute value of the direction.
     """
 
-    take: Take
-    push: Float[Array, ""]
+    result: RolloutResult
+    direction_abs_mean: Float[Array, ""]
 
 
 def generator_loss(
     params: Params,
     config: DiTConfig,
-    scores: Scores,
+    scores: ScoreNetworks,
     conditioning: Conditioning,
     negative: NegativeText,
-    draw: GeneratorDraw,
+    draw: GeneratorNoise,
     *,
     forcing: SelfForcing,
     dmd: DMDConfig,
     compute: Compute = Compute(),
-) -> tuple[Float[Array, ""], GeneratorReport]:
-    """Film a shot by self-forcing and score it; the gradient reaches the generator alone."""
+) -> tuple[Float[Array, ""], GeneratorAux]:
+    """Roll a shot out by self-forcing and score it; only the generator gets a gradient."""
     how = {"forcing": forcing, "compute": compute}
-    take = film(params, config, conditioning, draw.rollout, **how)
-    latents = retake(params, config, conditioning, take, draw.rollout.exit_step, **how)
+    # What is scored is what has a gradient: the exit predictions of phase 2, equal in value to
+    # those of phase 1, and not the finished frames that later chunks and shots condition on.
+    result = rollout_no_grad(params, config, conditioning, draw.rollout, **how)
+    latents = recompute_exit_steps(
+        params, config, conditioning, result, draw.rollout.exit_step, **how
+    )
     direction = dmd_direction(
         latents, config, scores, conditioning, negative, draw.score, dmd=dmd, compute=compute
     )
-    report = GeneratorReport(take=take, push=jnp.abs(direction).mean())
-    return dmd_loss(latents, direction), report
+    aux = GeneratorAux(result=result, direction_abs_mean=jnp.abs(direction).mean())
+    return dmd_loss(latents, direction), aux
 
 
 def critic_loss(
@@ -151,49 +154,59 @@ def critic_loss(
     config: DiTConfig,
     conditioning: Conditioning,
     latents: Latents,
-    draw: FlowDraw,
+    draw: FlowNoise,
     *,
     dmd: DMDConfig,
     compute: Compute = Compute(),
 ) -> tuple[Float[Array, ""], Float[Array, " batch"]]:
-    """Mean flow-matching error of the fake score on a take's latents; and of every sample."""
+    """Mean flow-matching error of the fake score on generated latents; and of every sample."""
+    # The critic describes the generator's latents; it must not make them easier to describe.
     latents = jax.lax.stop_gradient(latents)
     errors = flow_errors(
         params, config, conditioning, latents, draw, schedule=dmd.schedule, compute=compute
     )
+    # Unweighted, unlike the teacher's loss: the fake score is asked at all levels alike.
     return errors.mean(), errors
 
 
 def dmd_direction(
     latents: Latents,
     config: DiTConfig,
-    scores: Scores,
+    scores: ScoreNetworks,
     conditioning: Conditioning,
     negative: NegativeText,
-    draw: FlowDraw,
+    draw: FlowNoise,
     *,
     dmd: DMDConfig,
     compute: Compute = Compute(),
 ) -> Latents:
-    """Away from the real score, towards the fake one, in units of each sample's distance to it."""
+    """From the real score to the fake one, in units of each sample's distance to the real one."""
+    # No gradient through either score: that of their Jacobians is left out, as in DreamFusion
+    # (arXiv 2209.14988), section 3.
     latents, scores = jax.lax.stop_gradient((latents, scores))
-    x_t = diffuse(latents, draw, dmd.schedule)
+    # Both scores see the same noise at the same level, or their difference would be mostly noise.
+    x_t, sigmas = draw.add_to(latents, dmd.schedule), draw.sigmas(dmd.schedule)
 
     def x0_of(params: Params, conditioning: Conditioning) -> Latents:
         timesteps = draw.timesteps[:, None]
         velocity = predict_velocity(params, config, conditioning, x_t, timesteps, compute=compute)
-        return velocity_to_x0(x_t, velocity, sample_sigmas(draw, dmd.schedule))
+        return velocity_to_x0(x_t, velocity, sigmas)
 
     fake, real = x0_of(scores.fake, conditioning), x0_of(scores.real, conditioning)
+    # The real score alone is guided: the fake one must describe the generator as it is.
     if dmd.guidance != 1:
         blank = negative_conditioning(conditioning, negative, history=dmd.history_guidance)
-        unprompted = x0_of(scores.real, blank)
-        real = unprompted + dmd.guidance * (real - unprompted)
+        unconditional = x0_of(scores.real, blank)
+        real = unconditional + dmd.guidance * (real - unconditional)
+    # DMD (arXiv 2311.18828), equation 8: predictions from noisier latents are further off and
+    # would otherwise dominate; divided by its own distance, every sample pushes about as hard.
     distance = jnp.abs(latents - real).mean(axis=(1, 2, 3, 4), keepdims=True)
     return (fake - real) / jnp.maximum(distance, SMALLEST_DISTANCE)
 
 
 def dmd_loss(latents: Latents, direction: Latents) -> Float[Array, ""]:
     """Half the mean square of the direction; its gradient in latents is direction / elements."""
+    # The value is only for plots: the loss is written as a regression whose gradient is the given
+    # direction, since the direction itself is no gradient of anything.
     target = jax.lax.stop_gradient(latents - direction)
     return 0.5 * jnp.square(latents - target).mean()

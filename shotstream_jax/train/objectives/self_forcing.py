@@ -1,53 +1,50 @@
-"""Self-forcing: the generator films a shot on its own past, and learns from it in two phases.
+"""Self-forcing: the generator rolls a shot out on its own past, and learns from it in two phases.
 
-    film      without gradient: chunk after chunk, denoise and commit clean keys
-    retake    with gradient: the exit step of every chunk once more, against the finished cache
+    rollout_no_grad         chunk after chunk: denoise, and commit clean keys and values
+    recompute_exit_steps    with gradient: every chunk's exit step, against the finished cache
 
 A rollout leaves the few steps at one exit step, the same for all chunks:
 
     noise[0] -> step 0 -> renoise with noise[1] -> step 1 = exit -> latents       (-> steps 2, 3)
 
-Later chunks see a chunk by the keys of its exit prediction or, as they will when filming for real,
-of the finished latents. The cache holds exactly the shot, so nothing rolls.
+The history, what later chunks see of a chunk, is its exit prediction or, as when filming, the
+latents that all steps lead to. The cache holds exactly the shot, so nothing rolls.
 
 Source: Self Forcing (arXiv 2506.08009), algorithm 1; public ShotStream repository,
 pipeline/self_forcing_frameconcat_training.py.
 """
 
 import dataclasses
-import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from einops import rearrange
 
 from shotstream_jax.model_config import RolloutConfig
-from shotstream_jax.models.cache import (
-    KeyValue,
-    ShotCache,
-    Window,
-    chunk_slot,
-    init_cache,
-    write_chunk,
-)
+from shotstream_jax.models.cache import ShotCache, Window, init_cache
 from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.configs import DiTConfig
-from shotstream_jax.models.dit import apply_cached, encode_captions
+from shotstream_jax.models.dit import encode_captions
 from shotstream_jax.pytree import pytree
 from shotstream_jax.rollout.chunk import (
+    ChunkLatents,
+    ChunkNoise,
     Context,
-    chunk_input,
+    ShotLatents,
+    ShotNoise,
     commit_chunk,
+    join_chunks,
+    predict_x0,
     prepare_shot,
+    scan_chunks,
 )
 from shotstream_jax.rollout.conditioning import Conditioning
-from shotstream_jax.schedule import TRAIN_STEPS, FlowSchedule, add_noise, velocity_to_x0
-from shotstream_jax.typing import Array, Float, Index, Int, Key, Latents, Params
+from shotstream_jax.schedule import add_noise
+from shotstream_jax.train.objectives.reference_compat import ReferenceCompat
+from shotstream_jax.typing import Array, Index, Key, Latents, Params
 
-ChunkLatents = Float[Array, "chunk batch frame row col chan"]
-ShotLatents = Float[Array, "batch shot_frame row col chan"]
-StepNoise = Float[Array, "step batch frame row col chan"]
+History = Literal["exit", "finished"]
+"""What is committed of a chunk: its exit prediction, or what all steps lead to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,40 +53,34 @@ class SelfForcing:
 
     Attributes:
       rollout: chunks, context and few-step levels, as when filming.
-      commits: what later chunks see of a chunk, and later shots remember: its exit prediction, or
-        the latents that all steps lead to (as when filming, and at the price of those steps).
-      cache_gradient: `detached` takes the past as a constant. `straight_through` sends the gradient
-        of clean keys to those of the exit step, as the public implementation happens to do.
+      history: what later chunks see of a chunk, and later shots of the shot. "finished" is as when
+        filming, at the price of the steps after the exit.
     """
 
     rollout: RolloutConfig = RolloutConfig()
-    commits: Literal["exit", "finished"] = "exit"
-    cache_gradient: Literal["detached", "straight_through"] = "detached"
+    history: History = "exit"
 
 
 @pytree
-class RolloutDraw:
-    """The chance in one rollout.
+class RolloutNoise:
+    """Random draws of one rollout.
 
     Attributes:
       noise: `noise[c, 0]` is where chunk c starts, `noise[c, i]` is mixed in before its step i.
       exit_step: step whose prediction is trained, for all chunks and samples.
-      refresh: noise at the lowest training level for the clean pass of every chunk, as the public
-        trainer has it; none when filming.
     """
 
-    noise: Float[Array, "chunk step batch frame row col chan"]
+    noise: ShotNoise
     exit_step: Index
-    refresh: ChunkLatents | None = None
 
 
 @pytree
-class Take:
-    """One rendering of a shot.
+class RolloutResult:
+    """A shot that was rolled out.
 
     Attributes:
-      latents: exit predictions: what is scored.
-      history: latents that were committed: what later shots may remember.
+      latents: x0 predictions of the exit step: what is scored.
+      history: latents that were committed: context of later shots.
       exit_inputs: noisy inputs of the exit step.
       cache: context, and clean keys of every chunk but the last.
     """
@@ -100,12 +91,12 @@ class Take:
     cache: ShotCache
 
 
-def draw_rollout(
+def draw_rollout_noise(
     shared: Key[Array, ""],
     samples: Key[Array, " batch"],
     shape: tuple[int, ...],
     rollout: RolloutConfig,
-) -> RolloutDraw:
+) -> RolloutNoise:
     """Draw an exit step for all, evenly, and from each sample's own key the noise of every step.
 
     `shape` is that of one sample's latents, whole chunks of frames.
@@ -118,135 +109,127 @@ def draw_rollout(
         raise ValueError(f"A shot of {frames} latent frames is not whole chunks of {chunk}.")
     of_sample = (frames // chunk, steps, chunk, *shape[1:])
     draw = jax.vmap(lambda key: jax.random.normal(key, of_sample), out_axes=2)
-    return RolloutDraw(noise=draw(samples), exit_step=jax.random.randint(shared, (), 0, steps))
+    # One exit step for the whole batch: samples that left at different steps would all have to
+    # wait for the last, and phase 2 would need a level of its own for each.
+    return RolloutNoise(noise=draw(samples), exit_step=jax.random.randint(shared, (), 0, steps))
 
 
-def film(
+def rollout_no_grad(
     params: Params,
     config: DiTConfig,
     conditioning: Conditioning,
-    draw: RolloutDraw,
+    draw: RolloutNoise,
     *,
     forcing: SelfForcing,
+    compat: ReferenceCompat | None = None,
     compute: Compute = Compute(),
-) -> Take:
-    """Roll a shot out; no gradient passes.
+) -> RolloutResult:
+    """Phase 1: roll a shot out, without gradient.
 
     Raises:
       ValueError: noise for another number of steps than the rollout has.
     """
-    steps = len(forcing.rollout.steps)
-    if draw.noise.shape[1] != steps:
-        raise ValueError(
-            f"Noise for {draw.noise.shape[1]} steps a chunk, and the rollout has {steps}; "
-            "draw it with `draw_rollout`."
-        )
+    steps, exit_step = _count_steps(draw, forcing.rollout), draw.exit_step
+    # Reverse mode would refuse the loops below: their end is traced.
     params, conditioning = jax.lax.stop_gradient((params, conditioning))
-    passes = _Passes(params, config, conditioning.shot, forcing.rollout, compute)
-    last = draw.noise.shape[0] - 1
+    shot, sigmas = conditioning.shot, jnp.asarray(forcing.rollout.sigmas)
 
-    def film_chunk(cache: ShotCache, turn: tuple) -> tuple[ShotCache, tuple]:
-        chunk, noise, refresh = turn
-        step = functools.partial(passes.step, cache, chunk, noise)
-        x0 = jax.lax.fori_loop(0, draw.exit_step, step, jnp.zeros_like(noise[0]))
-        exit_input = passes.renoise(noise, draw.exit_step, x0)
-        history = latents = passes.predict(cache, chunk, exit_input, draw.exit_step)[0]
-        if forcing.commits == "finished":
-            history = jax.lax.fori_loop(draw.exit_step + 1, steps, step, latents)
-        commit = functools.partial(passes.commit, chunk=chunk, latents=history, refresh=refresh)
-        # No later chunk reads the last one's keys.
-        cache = jax.lax.cond(chunk < last, commit, lambda cache: cache, cache)
-        return cache, (latents, history, exit_input)
+    def denoise(
+        cache: ShotCache, chunk: Index, noise: ChunkNoise
+    ) -> tuple[Latents, tuple[Latents, Latents]]:
+        def step_input(step: Index, x0: Latents) -> Latents:
+            # The first step starts from pure noise: there is no prediction before it.
+            return jnp.where(step == 0, noise[0], add_noise(x0, noise[step], sigmas[step]))
+
+        def predict(step: Index, x_t: Latents) -> Latents:
+            return predict_x0(params, config, cache, chunk, shot, x_t, sigmas[step], compute)[0]
+
+        def take_step(step: Index, x0: Latents) -> Latents:
+            return predict(step, step_input(step, x0))
+
+        # A loop with a traced end, not a scan: one program serves all exits, and steps after the
+        # exit are not computed.
+        x0 = jax.lax.fori_loop(0, exit_step, take_step, jnp.zeros_like(noise[0]))
+        exit_input = step_input(exit_step, x0)
+        # Outside the loop: phase 2 needs this step's input, which the loop would have to carry.
+        history = exit_x0 = predict(exit_step, exit_input)
+        if forcing.history == "finished":
+            history = jax.lax.fori_loop(exit_step + 1, steps, take_step, exit_x0)
+        return history, (exit_x0, exit_input)
+
+    def commit(cache: ShotCache, chunk: Index, latents: Latents) -> ShotCache:
+        if compat is not None:
+            latents = compat.clean_pass_input(chunk, latents, forcing.rollout)
+        return commit_chunk(params, config, cache, chunk, shot, latents, compute=compute)
 
     cache = _prepared_cache(params, config, conditioning, draw.noise, forcing.rollout, compute)
-    turns = (jnp.arange(last + 1), draw.noise, draw.refresh)
-    cache, (latents, history, exit_inputs) = jax.lax.scan(film_chunk, cache, turns)
-    return Take(
-        latents=_join(latents), history=_join(history), exit_inputs=exit_inputs, cache=cache
+    cache, (history, (latents, exit_inputs)) = scan_chunks(denoise, commit, cache, 0, draw.noise)
+    return RolloutResult(
+        latents=join_chunks(latents),
+        history=join_chunks(history),
+        exit_inputs=exit_inputs,
+        cache=cache,
     )
 
 
-def retake(
+def recompute_exit_steps(
     params: Params,
     config: DiTConfig,
     conditioning: Conditioning,
-    take: Take,
+    result: RolloutResult,
     exit_step: Index,
     *,
     forcing: SelfForcing,
+    compat: ReferenceCompat | None = None,
     compute: Compute = Compute(),
 ) -> ShotLatents:
-    """The exit predictions of a take, now under a gradient, that of the caption's keys included."""
-    passes = _Passes(params, config, conditioning.shot, forcing.rollout, compute)
+    """Phase 2: the exit-step x0 predictions, with gradients to `params`.
+
+    The gradient passes through the cross-attention keys of the caption too; self-attention's cache
+    is a constant.
+    """
+    # The only keys that are made again: those of the context and of earlier chunks stay constant,
+    # as backpropagation through time is cut at the chunk.
     text = encode_captions(params, config, conditioning.own_text, compute)
-    cache = dataclasses.replace(take.cache, text=text)
+    cache = dataclasses.replace(result.cache, text=text)
+    sigma = jnp.asarray(forcing.rollout.sigmas)[exit_step]
 
-    def look_again(cache: ShotCache, turn: tuple[Array, Array]) -> tuple[ShotCache, Latents]:
+    def predict(cache: ShotCache, turn: tuple[Array, Array]) -> tuple[ShotCache, Latents]:
         chunk, exit_input = turn
-        latents, kv = passes.predict(cache, chunk, exit_input, exit_step)
-        return _straight_through(cache, kv, chunk), latents
+        latents, kv = predict_x0(
+            params, config, cache, chunk, conditioning.shot, exit_input, sigma, compute
+        )
+        return cache if compat is None else compat.graft_keys(cache, kv, chunk), latents
 
-    turns = jnp.arange(take.exit_inputs.shape[0]), take.exit_inputs
-    if forcing.cache_gradient == "straight_through":
-        return _join(jax.lax.scan(look_again, cache, turns)[1])
-    return _join(jax.lax.map(lambda turn: look_again(cache, turn)[1], turns))
+    turns = jnp.arange(result.exit_inputs.shape[0]), result.exit_inputs
+    if compat is None:
+        # Chunks do not depend on one another. `map` and not `vmap`: with rematerialisation, the
+        # intermediates of one chunk at a time are then in memory.
+        return join_chunks(jax.lax.map(lambda turn: predict(cache, turn)[1], turns))
+    return join_chunks(jax.lax.scan(predict, cache, turns)[1])
 
 
-class _Passes:
-    """What the network is asked about a chunk, the clean pass included."""
-
-    def __init__(
-        self,
-        params: Params,
-        config: DiTConfig,
-        shot: Int[Array, " batch"],
-        rollout: RolloutConfig,
-        compute: Compute,
-    ):
-        self.params, self.config = params, config
-        self.shot, self.rollout, self.compute = shot, rollout, compute
-        self.sigmas = jnp.asarray(rollout.sigmas)
-
-    def step(
-        self, cache: ShotCache, chunk: Index, noise: StepNoise, step: Index, x0: Latents
-    ) -> Latents:
-        """Clean latents that a step predicts, from what the step before predicted."""
-        return self.predict(cache, chunk, self.renoise(noise, step, x0), step)[0]
-
-    def renoise(self, noise: StepNoise, step: Index, x0: Latents) -> Latents:
-        """The input of a step; the first needs no prediction before it."""
-        return jnp.where(step == 0, noise[0], add_noise(x0, noise[step], self.sigmas[step]))
-
-    def predict(
-        self, cache: ShotCache, chunk: Index, x_t: Latents, step: Index
-    ) -> tuple[Latents, KeyValue]:
-        """Clean latents that a step predicts from its input, and the keys and values it made."""
-        sigma = self.sigmas[step]
-        inputs = chunk_input(self.config, cache, chunk, self.shot, x_t, sigma * TRAIN_STEPS)
-        output = apply_cached(self.params, self.config, cache, inputs, compute=self.compute)
-        return velocity_to_x0(x_t, output.velocity, sigma), output.kv
-
-    def commit(
-        self, cache: ShotCache, chunk: Index, latents: Latents, refresh: Latents | None
-    ) -> ShotCache:
-        """The clean pass of a chunk, into the cache."""
-        if refresh is not None:
-            lowest = FlowSchedule(shift=self.rollout.shift).sigmas[-1]
-            latents = add_noise(latents, refresh, jnp.asarray(lowest))
-        how = {"compute": self.compute}
-        return commit_chunk(self.params, self.config, cache, chunk, self.shot, latents, **how)
+def _count_steps(draw: RolloutNoise, rollout: RolloutConfig) -> int:
+    steps = len(rollout.steps)
+    if draw.noise.shape[1] != steps:
+        raise ValueError(
+            f"Noise for {draw.noise.shape[1]} steps a chunk, and the rollout has {steps}; "
+            "draw it with `draw_rollout_noise`."
+        )
+    return steps
 
 
 def _prepared_cache(
     params: Params,
     config: DiTConfig,
     conditioning: Conditioning,
-    noise: Float[Array, "chunk step batch frame row col chan"],
+    noise: ShotNoise,
     rollout: RolloutConfig,
     compute: Compute,
 ) -> ShotCache:
     """A cache that fits the shot, with its context written."""
     chunks, rows, cols = noise.shape[0], *noise.shape[4:6]
+    # As long as the shot, so that no slot is ever evicted and phase 2 finds every chunk's keys.
     window = Window(
         chunk=rollout.window.chunk,
         context=conditioning.context.shape[1],
@@ -263,22 +246,3 @@ def _prepared_cache(
         text=jax.tree.map(lambda keys: keys[:, :, : window.context], captions),
     )
     return prepare_shot(params, config, cache, context, text, compute=compute)
-
-
-def _straight_through(cache: ShotCache, kv: KeyValue, chunk: Index) -> ShotCache:
-    """Leave a chunk's clean keys as they are, and give them the gradient of those of a noisy pass.
-
-    clean + (noisy - stop_gradient(noisy)), the public implementation's accident of reading a cache
-    whose values were overwritten out of the gradient's sight.
-    """
-    start = chunk_slot(cache.window, cache.frame_tokens, chunk).start
-
-    def graft(written: Array, noisy: Array) -> Array:
-        clean = jax.lax.dynamic_slice_in_dim(written, start, noisy.shape[2], axis=2)
-        return clean + (noisy - jax.lax.stop_gradient(noisy)).astype(clean.dtype)
-
-    return write_chunk(cache, jax.tree.map(graft, cache.kv, kv), chunk)
-
-
-def _join(chunks: ChunkLatents) -> ShotLatents:
-    return rearrange(chunks, "chunk batch frame ... -> batch (chunk frame) ...")

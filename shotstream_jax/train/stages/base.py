@@ -26,18 +26,16 @@ from shotstream_jax.models.compute import Compute
 from shotstream_jax.models.configs import DiTConfig, TextEncoderConfig
 from shotstream_jax.models.dit import init_dit
 from shotstream_jax.models.text_encoder import init_text_encoder
-from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
-from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.rollout.conditioning import Conditioning, apply_dropout, draw_dropout
+from shotstream_jax.schedule import FlowSchedule, draw_flow_noise
 from shotstream_jax.storyworld.captions import VOCABULARY
-from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Report, Scored
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import Batches, Scores, Stage, random_weights
 from shotstream_jax.train.engine.weights import lineage, measured_vae, training_facts
-from shotstream_jax.train.objectives.flow_matching import draw_flow
-from shotstream_jax.train.objectives.next_shot import teacher_loss
-from shotstream_jax.train.stages.batching import single_shot_clip, split_chance
-from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
-from shotstream_jax.typing import Array, Key, Params
+from shotstream_jax.train.losses import LossAux, LossInputs, LossOutput, ParamsByNetwork
+from shotstream_jax.train.objectives.flow_matching import Clip, teacher_loss
+from shotstream_jax.train.stages.transformer import EncodeIds, TransformerTraining, check_clip
+from shotstream_jax.typing import Array, Key, Latents, Params, Text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,7 @@ class BaseTraining(TransformerTraining):
         """
         compute = self.compute.on(mesh, self.model.dit.head_dim)
         objective = Objective(
-            loss=functools.partial(self._loss, compute),
+            loss=functools.partial(self._loss, compute, self.encode_ids),
             optimizer=self.optimizer,
             accumulate=self.accumulate,
         )
@@ -88,22 +86,30 @@ class BaseTraining(TransformerTraining):
     def _tokenizer(self) -> Tokenizer:
         return word_tokenizer(VOCABULARY, self.model.dit.text_tokens)
 
-    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
-        clip = single_shot_clip(inputs.batch, self.read(params["text"], inputs.batch))
-        dropout_keys, flow_keys = split_chance(inputs.chance.samples, 2)
+    def _loss(
+        self, compute: Compute, encode: EncodeIds, params: Any, inputs: LossInputs
+    ) -> LossOutput:
+        batch = inputs.batch
+        # Under the gradient: the text encoder is trained with the transformer here.
+        text = encode(params["text"], ids=batch["ids"], mask=batch["mask"])
+        clip = single_shot_clip(batch["target"], text)
+        # Two keys of every sample, so that another share of dropout leaves its noise as it was.
+        dropout_keys, flow_keys = jax.vmap(jax.random.split, out_axes=1)(inputs.keys.per_sample)
+        # A shot that stands alone has no context to drop.
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
+        # The shift of the model that comes out: trained at the levels at which it is sampled.
         schedule = FlowSchedule(shift=self.model.rollout.shift)
         loss, errors = teacher_loss(
             params["dit"],
             self.model.dit,
             dataclasses.replace(clip, conditioning=apply_dropout(clip.conditioning, dropout)),
-            draw_flow(flow_keys, self.latent_shape, schedule.timesteps),
+            draw_flow_noise(flow_keys, self.latent_shape, schedule.timesteps),
             schedule=schedule,
             compute=compute,
         )
-        return loss, Report(metrics={"error": errors.mean()})
+        return loss, LossAux(metrics={"error": errors.mean()})
 
-    def _finish(self, networks: Networks, folder: pathlib.Path) -> Scores:
+    def _finish(self, networks: ParamsByNetwork, folder: pathlib.Path) -> Scores:
         """Export the model, the autoencoder with it."""
         model = dataclasses.replace(self.model, vae=measured_vae(self.vae, self.model.vae))
         facts = training_facts(self.STAGE, self.steps, self.seed)
@@ -113,6 +119,7 @@ class BaseTraining(TransformerTraining):
             weights="trained",
             training={**facts, "after": lineage(self.vae)},
         )
+        # Copied into the export, so that no later stage depends on the autoencoder's folder.
         networks = {**networks["base"], "vae": load_network(self.vae, "vae")}
         with tempfile.TemporaryDirectory() as beside:
             self._tokenizer().save(pathlib.Path(beside))
@@ -120,15 +127,30 @@ class BaseTraining(TransformerTraining):
         return {}
 
 
-def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -> Params:
-    """Random networks whose blocks begin nearly as the identity, whatever the timestep.
+def single_shot_clip(target: Latents, text: Text) -> Clip:
+    """Clips of shots that stand alone: no context slots, one caption."""
+    batch = target.shape[0]
+    conditioning = Conditioning(
+        context=target[:, :0],
+        context_shots=jnp.zeros((batch, 0), jnp.int32),
+        # Text-to-video models know no shots: no jump of the rotary phase.
+        shot=jnp.zeros(batch, jnp.int32),
+        text=text,
+    )
+    return Clip(conditioning=conditioning, latents=target)
 
-    The projection of time starts at zero, which leaves gates that are small random numbers; so does
-    the head: the first prediction is zero, the mean of what is to be predicted. The text encoder
-    begins as a table of words, which are far from one another.
+
+def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -> Params:
+    """Random networks whose blocks start nearly as the identity, at every timestep.
+
+    Blocks of the text encoder start as the identity too (zero output projections), so that captions
+    start as the embeddings of their tokens.
     """
     dit_key, text_key = jax.random.split(key)
     params = init_dit(dit_key, dit)
+    # As in DiT (adaLN-Zero, arXiv 2212.09748, section 3.2): with a projection of zero the gates are
+    # the small random numbers of the modulation tables, and with a head of zero the first
+    # prediction is zero, the mean of all velocities.
     silent = {
         name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("time_projection", "head")
     }
@@ -139,6 +161,7 @@ def init_base(key: Key[Array, ""], *, dit: DiTConfig, text: TextEncoderConfig) -
 
 
 def _silent(path: tuple[Any, ...], leaf: Array) -> Array:
-    """Zero for what blocks of the text encoder add to words."""
+    """Zero for the output projections of the text encoder's blocks."""
+    # The last kernels of attention and of feed-forward: all that a block adds passes through them.
     outputs = {"o", "down"} & {entry.key for entry in path}
     return jnp.zeros_like(leaf) if outputs else leaf

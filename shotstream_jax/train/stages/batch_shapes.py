@@ -26,6 +26,7 @@ class BatchShapes:
     def latents(self, *axes: int, frames: int | None = None) -> jax.ShapeDtypeStruct:
         """Latents, with more axes before the frames."""
         shape = (frames or self.clip[0], *self.clip[1:])
+        # Float32 as transforms return them, whatever they were stored as or networks compute in.
         return jax.ShapeDtypeStruct((self.batch, *axes, *shape), jnp.float32)
 
     def integers(self, *axes: int) -> jax.ShapeDtypeStruct:
@@ -46,6 +47,7 @@ class BatchShapes:
             "target_shot": self.integers(),
             "context": self.latents(frames=self.slots),
             "context_shot": self.integers(self.slots),
+            # A caption for each slot, and the shot's own last.
             **self.captions(self.slots + 1),
         }
 

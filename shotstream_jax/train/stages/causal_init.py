@@ -13,15 +13,14 @@ from jax.sharding import Mesh
 from shotstream_jax.data.shards import ShardReader
 from shotstream_jax.data.transforms import Sample
 from shotstream_jax.models.compute import Compute
-from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout
-from shotstream_jax.train.engine.objective import Inputs, Objective, Report, Scored
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.rollout.conditioning import apply_dropout, draw_dropout, shot_conditioning
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import Batches, Stage
 from shotstream_jax.train.engine.weights import network_weights
+from shotstream_jax.train.losses import LossAux, LossInputs, LossOutput
 from shotstream_jax.train.objectives.causal_init import OdePair, causal_init_loss, draw_levels
-from shotstream_jax.train.stages.batching import shot_conditioning, split_chance
 from shotstream_jax.train.stages.ode_pairs import KIND
-from shotstream_jax.train.stages.transformer import TransformerTraining, check_clip
+from shotstream_jax.train.stages.transformer import EncodeIds, TransformerTraining, check_clip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,8 @@ class CausalInitTraining(TransformerTraining):
     Attributes:
       teacher: checkpoint with the teacher, which the student starts as.
       pairs: folder of its trajectories.
-      optimizer: how the transformer moves.
-      text_dropout: share of samples that go without captions.
+      optimizer: of the transformer.
+      text_dropout: share of samples that are trained without captions.
     """
 
     teacher: pathlib.Path
@@ -50,11 +49,13 @@ class CausalInitTraining(TransformerTraining):
         """
         compute = self.compute.on(mesh, self.model.dit.head_dim)
         objective = Objective(
-            loss=functools.partial(self._loss, compute),
+            loss=functools.partial(self._loss, compute, self.encode_ids),
             optimizer=self.optimizer,
             accumulate=self.accumulate,
         )
+        # The student is the teacher with a causal mask: both have the same parameters.
         start = network_weights(self.teacher, "dit", self.model.dit, made_by=("teacher",))
+        # The input of every few step, and the clean end.
         states = len(self.model.rollout.steps) + 1
         return Stage(
             objectives={"generator": objective},
@@ -81,14 +82,24 @@ class CausalInitTraining(TransformerTraining):
             )
         return self.loader(pairs, _single_precision)
 
-    def _loss(self, compute: Compute, params: Any, inputs: Inputs) -> Scored:
+    def _loss(
+        self, compute: Compute, encode: EncodeIds, params: Any, inputs: LossInputs
+    ) -> LossOutput:
         batch = inputs.batch
-        text = jax.lax.stop_gradient(self.read(inputs.networks["text"], batch))
-        dropout_keys, level_keys = split_chance(inputs.chance.samples, 2)
+        text = encode(inputs.networks["text"], ids=batch["ids"], mask=batch["mask"])
+        conditioning = shot_conditioning(
+            batch["context"],
+            batch["context_shot"],
+            batch["target_shot"],
+            jax.lax.stop_gradient(text),
+        )
+        dropout_keys, level_keys = jax.vmap(jax.random.split, out_axes=1)(inputs.keys.per_sample)
+        # The context is never dropped: a trajectory was sampled with it, and without it its end
+        # could not be predicted. Captions are, in the share of the teacher's training.
         dropout = draw_dropout(dropout_keys, context=0.0, text=self.text_dropout)
         chunks = self.clip.frames // self.model.rollout.window.chunk
         levels = draw_levels(level_keys, chunks, len(self.model.rollout.steps))
-        conditioning = apply_dropout(shot_conditioning(batch, text), dropout)
+        conditioning = apply_dropout(conditioning, dropout)
         pair = OdePair(conditioning=conditioning, trajectory=batch["trajectory"])
         loss, errors = causal_init_loss(
             params,
@@ -98,14 +109,16 @@ class CausalInitTraining(TransformerTraining):
             rollout=self.model.rollout,
             compute=compute,
         )
+        # By level: high ones have by far the larger errors, and would hide the others in one mean.
         by_level = {
             f"error_{level}": jnp.sum(errors * (levels == place))
             / jnp.maximum(jnp.sum(levels == place), 1)
             for place, level in enumerate(self.model.rollout.steps)
         }
-        return loss, Report(metrics=by_level)
+        return loss, LossAux(metrics=by_level)
 
 
 def _single_precision(sample: Sample, rng: np.random.Generator) -> Sample:
+    # Stored in half precision, in which squares of errors below 2e-4 would be zero.
     del rng
     return {**sample, "trajectory": sample["trajectory"].astype(np.float32)}

@@ -64,6 +64,7 @@ def phase_ends(phases: Sequence[Phase], steps: int) -> tuple[int, ...]:
     if not phases or min(p.share for p in phases) < 0 or abs(reached[-1] - 1) > 1e-6:
         shares = ", ".join(f"{phase.share:g}" for phase in phases)
         raise ValueError(f"The phases have shares {shares}; make them add up to 1.")
+    # Of the cumulated shares, so that rounding never moves the last phase's end.
     return tuple(round(share * steps) for share in reached)
 
 
@@ -96,6 +97,7 @@ class PhasedClips:
         self._clips.set_state(state["loader"])
 
     def _phase_of(self, batch: int) -> int:
+        # Past the last end, the last phase: a run that is given more steps goes on with it.
         return min(sum(batch >= end for end in self._ends), len(self._ends) - 1)
 
     def _enter(self, index: int) -> None:
@@ -103,7 +105,8 @@ class PhasedClips:
         if index == self._phase:
             return
         phase = self._phases[index]
-        # A phase of its own seed: a story is not met twice because the clips become longer.
+        # A seed for each phase, or its first epoch would begin with the stories of the phase
+        # before; a thousand apart, so that neighbouring seeds of runs do not meet.
         config = LoaderConfig(batch=phase.batch, seed=self._seed + 1000 * index)
         loader = make_loader(self._source, RandomClip(phase.video_frames), config)
         self._clips, self._phase = iter(loader), index

@@ -1,7 +1,7 @@
 """Stage 0b: films are encoded once, for all stages that train on latents.
 
-A film is encoded shot by shot, each whole; and the frames that later shots may be shown, each as a
-picture by itself (see data/latent_films.py). Latents are of unit variance and are kept in half
+A film is encoded shot by shot, each whole; and the possible context frames of later shots, each as
+a picture by itself (see data/latent_films.py). Latents are of unit variance and are kept in half
 precision.
 """
 
@@ -26,14 +26,14 @@ from shotstream_jax.story import CONTEXT_BUDGET
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.storyworld.spec import Split
+from shotstream_jax.train.engine.compiled import load_networks, mesh_of
 from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
-from shotstream_jax.train.engine.objective import Networks
-from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import measured_vae, network_weights
+from shotstream_jax.train.losses import ParamsByNetwork
 from shotstream_jax.typing import Array, Float, UInt8
 
 Encoded = tuple[Float[Array, "frame row col chan"], Float[Array, "reference row col chan"]]
-"""A shot, whole; and the frames of it that later shots may be shown, each by itself."""
+"""A shot, whole; and its possible context frames, each by itself."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class LatentDataset(DatasetJob):
       vae: checkpoint with the autoencoder.
       model: the model that the latents are for, of which the autoencoder's sizes are read. The
         statistics of latents are taken from the checkpoint.
-      records: folder of a `story_world` dataset; without it films are painted while one waits.
+      records: folder of a `story_world` dataset; without it films are painted as they are encoded.
       split: which films.
       shots: of every painted film.
       height: of a painted video frame, in pixels.
@@ -117,6 +117,7 @@ class LatentDataset(DatasetJob):
             frames = np.stack([film.frames(shot) for film in some for shot in range(shots)])
             place = sample_sharding(len(frames), mesh)
             encoded = encode_shots(networks, jax.device_put(frames, place))
+            # Unit variance: float16 has three digits there, and a film is half as large.
             clips, references = (
                 np.asarray(part, np.float16).reshape(len(some), shots, *part.shape[1:])
                 for part in encoded
@@ -152,9 +153,11 @@ class LatentDataset(DatasetJob):
 def _encode_shot(
     config: VAEConfig,
     references: tuple[int, ...],
-    networks: Networks,
+    networks: ParamsByNetwork,
     shot: UInt8[Array, "video_frame height width 3"],
 ) -> Encoded:
+    # Context frames are encoded one by one, as filming encodes them: a latent of the clip holds
+    # four video frames, and depends on those before.
     vae, pixels = networks["vae"], frames_to_pixels(shot[None])
     pictures = encode_images(vae, config, pixels[:, jnp.asarray(references)])
     return encode(vae, config, pixels)[0], pictures[0]

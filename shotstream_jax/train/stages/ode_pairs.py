@@ -24,19 +24,21 @@ from shotstream_jax.data.tokenizer import load_tokenizer
 from shotstream_jax.data.transforms import ShotWithContext
 from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import Compute
+from shotstream_jax.models.text_encoder import encode_padded
+from shotstream_jax.rollout.conditioning import shot_conditioning
 from shotstream_jax.rollout.teacher import SampleConfig, sample_shot
 from shotstream_jax.schedule import TRAIN_STEPS
 from shotstream_jax.sharding import placed_shapes, replicated, sample_sharding
 from shotstream_jax.story import ContextPolicy
+from shotstream_jax.train.engine.compiled import load_networks, mesh_of
 from shotstream_jax.train.engine.dataset_job import DatasetJob, SampleBuilder, SampleProgram
-from shotstream_jax.train.engine.objective import Batch, Networks
-from shotstream_jax.train.engine.programs import load_networks, mesh_of
 from shotstream_jax.train.engine.weights import network_weights
+from shotstream_jax.train.losses import Batch, ParamsByNetwork
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
-from shotstream_jax.train.stages.batching import encode_caption_ids, shot_conditioning
 from shotstream_jax.train.stages.transformer import ClipShape, ComputeConfig, check_clip
 from shotstream_jax.typing import Array, Float, Int, Latents
 
+# A new name for each new meaning of the fields, so that a reader refuses older shards by name.
 KIND = "ode_pairs_by_slot"
 """Of its shards; before captions went by context slot it was `ode_pairs`."""
 
@@ -99,6 +101,7 @@ class OdePairs(DatasetJob):
         stored = {"dtype": compute.dtype, "made_by": ("teacher",)}
         batch = {**shapes.conditioning(), "number": shapes.integers()}
         alone = dataclasses.replace(shapes, batch=1)
+        # One prompt for all samples: a batch of its own, which is replicated and not split.
         negative = {} if self.negative is None else alone.captions(1)
         return SampleProgram(
             function=functools.partial(self._sample, compute, self.sampling),
@@ -138,6 +141,7 @@ class OdePairs(DatasetJob):
             numbered = {**batch, "number": np.asarray(numbers, np.int32)}
             placed = jax.device_put(numbered, sample_sharding(len(rows), mesh))
             trajectory = sample(networks, placed, negative)
+            # Latents are of unit variance: float16 has three digits there, and half the size.
             return {**batch, "trajectory": np.asarray(trajectory, np.float16)}
 
         return SampleBuilder(
@@ -145,6 +149,7 @@ class OdePairs(DatasetJob):
         )
 
     def _draw(self, films: LatentFilms, transform: ShotWithContext, number: int) -> Arrays:
+        # By its number alone, so that the excerpt is the same on any process and after a restart.
         sample = transform(films[number % len(films)], np.random.default_rng([self.seed, number]))
         # The trajectory's end takes the place of the filmed shot.
         return {name: np.asarray(array) for name, array in sample.items() if name != "target"}
@@ -153,30 +158,42 @@ class OdePairs(DatasetJob):
         self,
         compute: Compute,
         sampling: SampleConfig,
-        networks: Networks,
+        networks: ParamsByNetwork,
         batch: Batch,
         negative: Batch,
     ) -> Float[Array, "batch level target_frame row col chan"]:
-        reading = {"text_tokens": self.model.dit.text_tokens, "dtype": compute.dtype}
-        text = encode_caption_ids(networks["text"], self.model.text, batch, **reading)
+        encode = functools.partial(
+            encode_padded,
+            networks["text"],
+            self.model.text,
+            text_tokens=self.model.dit.text_tokens,
+            dtype=compute.dtype,
+        )
+        text = encode(batch["ids"], batch["mask"])
         if negative:
-            unprompted = encode_caption_ids(networks["text"], self.model.text, negative, **reading)
+            unprompted = encode(negative["ids"], negative["mask"])
             unprompted = jnp.broadcast_to(unprompted, (text.shape[0], *unprompted.shape[1:]))
         else:
             unprompted = jnp.zeros_like(text[:, :1])
+        conditioning = shot_conditioning(
+            batch["context"], batch["context_shot"], batch["target_shot"], text
+        )
         sampled = sample_shot(
             networks["dit"],
             self.model.dit,
-            shot_conditioning(batch, text),
+            conditioning,
             unprompted,
             self._noise(batch["number"]),
             sample=sampling,
             compute=compute,
         )
+        # The end stands after the kept inputs: level number `len(steps)` is the clean one.
         states = jnp.concatenate([sampled.kept, sampled.x0[None]])
         return jnp.moveaxis(states, 0, 1)
 
     def _noise(self, numbers: Int[Array, " batch"]) -> Latents:
+        # Keyed by the sample's number, not by its place in a shard: another size of shards, or of
+        # devices, samples the same trajectories.
         root = jax.random.key(self.seed)
 
         def draw(number: Int[Array, ""]) -> Float[Array, "frame row col chan"]:
@@ -193,6 +210,8 @@ def kept_steps(levels: Sequence[int], steps: int) -> tuple[int, ...]:
     Raises:
       ValueError: a level between two steps.
     """
+    # On the unshifted scale a trajectory's steps are even, so that no shift enters here. The
+    # nearest step would not do: the student would learn at levels that it is never sampled at.
     exact = [(TRAIN_STEPS - level) * steps / TRAIN_STEPS for level in levels]
     for level, step in zip(levels, exact, strict=True):
         if step != round(step):

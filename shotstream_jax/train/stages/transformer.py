@@ -1,6 +1,7 @@
-"""What all stages that train a transformer have in common: sizes, batches, and what they export."""
+"""Settings of all stages that train a transformer: sizes, batches, validation and export."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
@@ -19,13 +20,13 @@ from shotstream_jax.evaluation.generators import TransformerRole
 from shotstream_jax.evaluation.validation_films import ValidationFilms, validate_films
 from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.models.compute import FORMATS, AttentionBackend, Compute, Remat, default_compute
-from shotstream_jax.rollout.networks import Networks as FilmNetworks
+from shotstream_jax.models.text_encoder import encode_padded
+from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.storyworld.geometry import Picture
-from shotstream_jax.train.engine.objective import Batch, Networks
 from shotstream_jax.train.engine.stage import Batches, Scores, Training, Validate
 from shotstream_jax.train.engine.weights import export_model, measured_vae, training_facts
+from shotstream_jax.train.losses import ParamsByNetwork
 from shotstream_jax.train.stages.batch_shapes import BatchShapes
-from shotstream_jax.train.stages.batching import encode_caption_ids
 from shotstream_jax.typing import Params, Text
 
 
@@ -39,6 +40,7 @@ class ClipShape:
       cols: of latents.
     """
 
+    # The released model's shots: 81 video frames of 480 x 832 under strides of 4 and 8.
     frames: int = 21
     rows: int = 60
     cols: int = 104
@@ -46,13 +48,17 @@ class ClipShape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How networks compute; parameters that learn are float32 whatever is said here.
+    """How networks compute; trained parameters are float32 in any case.
 
     Attributes:
-      dtype: format of activations, and of parameters that are only looked at.
-      attention: backend of attention; the fast one of the devices if not said.
+      dtype: format of activations, and of parameters that are not trained.
+      attention: backend of attention; `None` is the fastest of the devices.
       remat: what the backward pass computes again.
     """
+
+    # bfloat16 and not float16: it has float32's range, so that no loss scale is needed. Full
+    # rematerialisation, since activations of 27 frames (42 120 tokens) through 30 blocks do not
+    # fit.
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     attention: AttentionBackend | None = None
@@ -65,9 +71,15 @@ class ComputeConfig:
 
     def on(self, mesh: Mesh, head_dim: int) -> Compute:
         """The same, as networks with such heads take it on some devices."""
+        # Asked of the mesh's devices, not of the default ones: programs are also lowered for chips
+        # that this host does not have.
         fast = default_compute(head_dim, self.format, mesh.devices.flat[0].platform, mesh)
         attention = fast.attention if self.attention is None else self.attention
         return dataclasses.replace(fast, attention=attention, remat=self.remat)
+
+
+EncodeIds = Callable[..., Text]
+"""`(params, ids=, mask=) -> text`: the captions of a batch, encoded."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,9 +91,9 @@ class TransformerTraining(Training):
         statistics of its latents are taken from the autoencoder's checkpoint.
       clip: size of a shot's latents.
       batch: samples of a step, on all devices together.
-      accumulate: pieces that a batch is cut into.
+      accumulate: microbatches that a batch is split into.
       compute: how networks compute.
-      validation_stories: stories that are filmed to look at a model in training.
+      validation_stories: stories that a validation films.
       guidance: of a teacher that films them.
     """
 
@@ -91,6 +103,7 @@ class TransformerTraining(Training):
     accumulate: int = 1
     compute: ComputeConfig = ComputeConfig()
     validation_stories: int = 6
+    # Of the teacher's sampling in the public repository, which its trajectories use too.
     guidance: float = 6.0
 
     MAY_CHANGE: ClassVar = Training.MAY_CHANGE | {"validation_stories", "guidance"}
@@ -113,10 +126,16 @@ class TransformerTraining(Training):
             text_tokens=self.model.dit.text_tokens,
         )
 
-    def read(self, text: Any, batch: Batch) -> Text:
-        """The encoded captions of a batch, by the text encoder's parameters."""
-        how = {"text_tokens": self.model.dit.text_tokens, "dtype": self.compute.format}
-        return encode_caption_ids(text, self.model.text, batch, **how)
+    @property
+    def encode_ids(self) -> EncodeIds:
+        """The text encoder for batches of token ids; bound once, before a step is traced."""
+        # Parameters stay open: the base trains the text encoder, all other stages freeze it.
+        return functools.partial(
+            encode_padded,
+            config=self.model.text,
+            text_tokens=self.model.dit.text_tokens,
+            dtype=self.compute.format,
+        )
 
     def tokenizer(self, folder: pathlib.Path) -> Tokenizer:
         """The tokenizer of a checkpoint, for captions as long as the transformer reads.
@@ -128,6 +147,7 @@ class TransformerTraining(Training):
 
     def loader(self, films: Films, transform: Transform) -> Batches:
         """Shuffled batches of this process."""
+        # The settings name the batch of all processes: a run keeps its numbers on other machines.
         processes = jax.process_count()
         config = LoaderConfig(
             batch=self.batch // processes,
@@ -141,7 +161,7 @@ class TransformerTraining(Training):
         self,
         role: TransformerRole,
         source: pathlib.Path,
-        transformer: Callable[[Networks], Params],
+        transformer: Callable[[ParamsByNetwork], Params],
         compute: Compute,
     ) -> Validate:
         """Validation by films: the transformer in training with the other networks of a checkpoint.
@@ -149,6 +169,7 @@ class TransformerTraining(Training):
         Raises:
           FileNotFoundError: no checkpoint, or one without a tokenizer.
         """
+        # The statistics of latents travel with the checkpoint; the settings hold none.
         vae = measured_vae(source, self.model.vae)
         encode_text = text_encoder_fn(
             load_network(source, "text", dtype=compute.dtype),
@@ -157,8 +178,9 @@ class TransformerTraining(Training):
             text_tokens=self.model.dit.text_tokens,
             dtype=compute.dtype,
         )
-        fixed = FilmNetworks(
+        fixed = Networks(
             config=dataclasses.replace(self.model, vae=vae),
+            # Filled at each validation with the parameters in training.
             dit={},
             vae=load_network(source, "vae", dtype=jnp.float32),
             encode_text=encode_text,
@@ -174,7 +196,7 @@ class TransformerTraining(Training):
             guidance=self.guidance,
         )
 
-        def validate(networks: Networks, folder: pathlib.Path, step: int) -> Scores:
+        def validate(networks: ParamsByNetwork, folder: pathlib.Path, step: int) -> Scores:
             film = dataclasses.replace(fixed, dit=transformer(networks))
             sheet = folder / f"step_{step:06d}.png"
             return validate_films(film, films, sheet, title=f"{role} after step {step}")
@@ -185,7 +207,7 @@ class TransformerTraining(Training):
         self,
         source: pathlib.Path,
         network: str,
-        networks: Networks,
+        networks: ParamsByNetwork,
         folder: pathlib.Path,
     ) -> Scores:
         """Write a whole model with one of the networks as its transformer."""

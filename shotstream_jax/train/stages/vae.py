@@ -21,8 +21,7 @@ from shotstream_jax.models.vae import frames_to_pixels
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
 from shotstream_jax.storyworld.spec import Split
-from shotstream_jax.train.engine.objective import Inputs, Networks, Objective, Scored
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import Scores, Stage, Training, Weights, random_weights
 from shotstream_jax.train.engine.weights import (
     check_origin,
@@ -30,6 +29,7 @@ from shotstream_jax.train.engine.weights import (
     measured_vae,
     training_facts,
 )
+from shotstream_jax.train.losses import LossInputs, LossOutput, ParamsByNetwork
 from shotstream_jax.train.objectives.vae import VAELoss, init_inflated, vae_loss
 from shotstream_jax.train.stages.clips import Phase, PhasedClips, phase_ends
 from shotstream_jax.train.stages.vae_score import (
@@ -94,6 +94,7 @@ class VAETraining(Training):
         self.vae.latent_grid(self.height, self.width)
         for phase in self.phases:
             self.vae.latent_frames(phase.video_frames)
+        # Called for its error alone: shares are refused before any network is made.
         phase_ends(self.phases, self.steps)
         films = self._films("train", self.stories)
         reconstruct = reconstructor(self.raw)
@@ -126,6 +127,7 @@ class VAETraining(Training):
 
     def _go_on(self, start: pathlib.Path, shardings: Any) -> Params:
         """Load an autoencoder of these sizes, whatever its latents were measured to be."""
+        # With the checkpoint's own statistics, since only sizes have to agree.
         check_origin(start, "vae", measured_vae(start, self.vae), ())
         return load_network(start, "vae", dtype=jnp.float32, shardings=shardings)
 
@@ -139,20 +141,24 @@ class VAETraining(Training):
             video_frames=self.video_frames,
         )
 
-    def _loss(self, params: Any, inputs: Inputs) -> Scored:
+    def _loss(self, params: Any, inputs: LossInputs) -> LossOutput:
         pixels = frames_to_pixels(inputs.batch["pixels"])
-        keys, dtype = inputs.chance.samples, FORMATS[self.compute]
+        # `raw`: statistics are measured at the end, and a run that starts from a measured
+        # checkpoint would otherwise divide by them twice.
+        keys, dtype = inputs.keys.per_sample, FORMATS[self.compute]
         return vae_loss(params, self.raw, pixels, keys, loss=self.loss, dtype=dtype)
 
     def _validate(
-        self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path, step: int
+        self, reconstruct: Reconstruct, networks: ParamsByNetwork, folder: pathlib.Path, step: int
     ) -> Scores:
         films = self._films("validation", self.validation_stories)
         draw_comparison(reconstruct, networks["vae"], films, folder / f"step_{step:06d}.png")
         return score_reconstructions(reconstruct, networks["vae"], films)
 
-    def _finish(self, reconstruct: Reconstruct, networks: Networks, folder: pathlib.Path) -> Scores:
-        """Judge, measure the latents, and export.
+    def _finish(
+        self, reconstruct: Reconstruct, networks: ParamsByNetwork, folder: pathlib.Path
+    ) -> Scores:
+        """Score, measure the latents, and export.
 
         Raises:
           ValueError: an attribute that the oracle reads too rarely on reconstructions.
@@ -160,6 +166,8 @@ class VAETraining(Training):
         films = self._films("test", self.test_stories)
         scores = score_reconstructions(reconstruct, networks["vae"], films)
         worst, share = worst_attribute(scores)
+        # Every later stage is scored by the oracle on decoded films: an attribute that the
+        # autoencoder blurs would be charged to the transformer.
         if share < self.min_oracle_accuracy:
             raise ValueError(
                 f"The oracle reads {worst} on {share:.2f} of reconstructions and "
@@ -167,6 +175,7 @@ class VAETraining(Training):
                 "--resume), or export as it is (--min-oracle-accuracy 0 --resume)."
             )
         raw, known = self.raw, self._films("train", min(self.test_stories, self.stories))
+        # On training films: test films are for scores.
         mean, deviation = latent_statistics(networks["vae"], raw, known)
         measured = dataclasses.replace(
             raw, latent_mean=tuple(mean.tolist()), latent_std=tuple(deviation.tolist())

@@ -59,6 +59,9 @@ def score_reconstructions(
         errors.append(np.square((made.astype(np.float64) - true) / 127.5).mean(axis=(1, 2, 3)))
         for name, value in observe_shot(made).values.items():
             hits[name].append(value == true_value(film.spec, 0, name))
+    # Errors are averaged, not decibels: a mean of logarithms would be ruled by the easy films.
+    # First and last are apart, because a causal autoencoder's first frame has no past and the last
+    # most.
     by_frame = np.mean(errors, axis=0)
     psnr = {"psnr": by_frame.mean(), "psnr_first": by_frame[0], "psnr_last": by_frame[-1]}
     return {
@@ -77,6 +80,7 @@ def latent_statistics(
 ) -> tuple[Float[np.ndarray, " chan"], Float[np.ndarray, " chan"]]:
     """Mean and standard deviation of each latent channel over the first shots of all films."""
     moments = jax.jit(functools.partial(encode_moments, config=config))
+    # Sums in float64: the variance is a difference of two near numbers.
     sums = np.zeros((2, config.latent_channels))
     count = 0
     for film in _films(source):
@@ -85,6 +89,7 @@ def latent_statistics(
         sums += values.sum(0), np.square(values).sum(0)
         count += len(values)
     mean, square = sums / count
+    # A floor, since later stages divide by it: a dead channel must not become infinite.
     return mean, np.sqrt(np.maximum(square - mean**2, 1e-12))
 
 

@@ -14,7 +14,7 @@ from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.compile import Plan, collective_bytes, plan_program
 from shotstream_jax.perf.plan.film import project_film, project_program, resident_memory
 from shotstream_jax.perf.plan.film_cost import film_flops, program_flops
-from shotstream_jax.perf.plan.programs import Program, film_programs, filming
+from shotstream_jax.perf.plan.film_programs import Program, film_programs, filming
 from shotstream_jax.perf.targets import CHIPS, Target, find_target, target_mesh
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.sharding import make_mesh, replicated

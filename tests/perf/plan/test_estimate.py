@@ -12,7 +12,7 @@ from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.estimate import estimate, memory
 from shotstream_jax.perf.plan.film_cost import shot_flops
-from shotstream_jax.perf.plan.programs import film_programs
+from shotstream_jax.perf.plan.film_programs import film_programs
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.story import Defaults, Shot, Story

@@ -12,7 +12,7 @@ from shotstream_jax.perf.bench.run import BenchSettings, bench_story
 from shotstream_jax.perf.bench.split import split
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.film_cost import call_flops, film_flops, program_flops, shot_flops
-from shotstream_jax.perf.plan.programs import film_programs
+from shotstream_jax.perf.plan.film_programs import film_programs
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.rollout.approximate import Approximation

@@ -4,7 +4,7 @@ The mesh is data 2 x fsdp 2 x tensor 2; prints how far apart they end, and how f
 
     python stages_on_eight_devices.py teacher pairs
 
-Run by test_programs.py in a process of its own, since the number of devices is fixed at start.
+Run by test_compiled.py in a process of its own, since the number of devices is fixed at start.
 """
 
 import json
@@ -24,9 +24,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
+from shotstream_jax.train.engine.compiled import Programs, build_programs
 from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import Programs, build_programs
 from shotstream_jax.train.engine.stage import Stage, Training
 from shotstream_jax.train.engine.state import init_state
 from tests.train import miniature

@@ -17,18 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.sharding import make_mesh
-from shotstream_jax.train.engine.objective import Objective, Report
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import place_batch
+from shotstream_jax.train.engine.compiled import place_batch
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.state import init_state, state_shardings
 from shotstream_jax.train.engine.step import jit_step
+from shotstream_jax.train.losses import LossAux
 
 
 def loss(params, inputs):
-    noise = jax.vmap(lambda key: jax.random.normal(key, (4,)))(inputs.chance.samples)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (4,)))(inputs.keys.per_sample)
     hidden = jnp.tanh((inputs.batch["x"] + noise) @ params["up"]["kernel"] + inputs.carry)
     error = jnp.square(hidden @ params["down"]["kernel"] - inputs.networks["fixed"]["q"]["kernel"])
-    return error.mean(), Report(metrics={}, carry=hidden)
+    return error.mean(), LossAux(metrics={}, carry=hidden)
 
 
 def train(mesh, steps):

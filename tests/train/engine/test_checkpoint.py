@@ -13,8 +13,7 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from shotstream_jax.train.engine.checkpoint import Store
-from shotstream_jax.train.engine.objective import Objective
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.state import init_state
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from shotstream_jax.train.engine.checkpoint import Store
+from shotstream_jax.train.engine.compiled import build_programs, mesh_of
 from shotstream_jax.train.engine.loop import train
 from shotstream_jax.train.engine.metrics import read_metrics
-from shotstream_jax.train.engine.programs import build_programs, mesh_of
 from tests.train.engine.toy_training import toy
 
 SCRIPT = pathlib.Path(__file__).with_name("toy_training.py")

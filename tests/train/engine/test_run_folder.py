@@ -94,6 +94,21 @@ def test_a_run_of_version_0_1_is_known_by_its_old_names(tmp_path):
         refuse_other(training, found)
 
 
+def test_settings_that_are_gone_count_only_if_they_changed_the_numbers(tmp_path):
+    training = miniature.intra(tmp_path)
+    found = describe(training)
+    settings = found["settings"]
+    settings["commits"] = settings.pop("history")
+    settings["cache_gradient"], settings["dmd"]["outside"] = "detached", "drop"
+    refuse_other(training, found)
+    settings["dmd"]["outside"] = "clamp"
+    with pytest.raises(ValueError, match=r"with dmd\.outside 'clamp', and it is None now"):
+        refuse_other(training, found)
+    settings["dmd"]["outside"], settings["cache_gradient"] = "drop", "straight_through"
+    with pytest.raises(ValueError, match=r"with cache_gradient 'straight_through'"):
+        refuse_other(training, found)
+
+
 def test_what_may_change_may_have_had_another_name(tmp_path):
     training = miniature.vae(tmp_path)
     found = describe(training)

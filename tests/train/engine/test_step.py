@@ -11,21 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax.train.engine.objective import Inputs, Objective, Report, chance_of
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.state import init_state
-from shotstream_jax.train.engine.step import take_step
+from shotstream_jax.train.engine.step import step_keys, take_step
+from shotstream_jax.train.losses import LossAux, LossInputs
 
 ADAM = OptimizerConfig(learning_rate=0.1, clip=1.0, weight_decay=0.1)
 
 
 def noisy_loss(params, inputs):
-    """Depends on chance, on the other network and on what is carried; NaN in, NaN out."""
-    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.chance.samples)
-    shift = inputs.networks["other"]["kernel"].sum() + jax.random.normal(inputs.chance.step)
+    """Depends on the keys, on the other network and on what is carried; NaN in, NaN out."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.keys.per_sample)
+    shift = inputs.networks["other"]["kernel"].sum() + jax.random.normal(inputs.keys.shared)
     guess = (inputs.batch["x"] + noise) @ params["kernel"] + params["bias"] + inputs.carry
     error = jnp.square(guess - shift).mean(axis=1)
-    return error.mean(), Report(metrics={"largest": error.mean()}, carry=inputs.carry + guess)
+    return error.mean(), LossAux(metrics={"largest": error.mean()}, carry=inputs.carry + guess)
 
 
 def fresh(objectives):
@@ -70,10 +70,10 @@ def test_only_its_own_network_moves():
 
 def test_the_gradient_norm_is_that_of_the_loss():
     state = fresh(objectives())
-    chance = chance_of(state.seed, state.step, 8)
+    keys = step_keys(state.seed, state.step, 8)
 
     def loss(params):
-        given = Inputs(networks=state.params, batch=batch(), chance=chance, carry=state.carry)
+        given = LossInputs(networks=state.params, batch=batch(), keys=keys, carry=state.carry)
         return noisy_loss(params, given)[0]
 
     value, gradient = jax.value_and_grad(loss)(state.params["mine"])
@@ -133,7 +133,7 @@ def test_microbatches_take_every_nth_sample_and_give_the_carry_back_in_order():
 
     def squared_mean(params, inputs):
         value = jnp.square(inputs.batch["x"].mean()) * params["kernel"].sum()
-        return value, Report(metrics={}, carry=inputs.carry + inputs.batch["x"])
+        return value, LossAux(metrics={}, carry=inputs.carry + inputs.batch["x"])
 
     sgd = OptimizerConfig(learning_rate=1.0, clip=None)
     objective = Objective(loss=squared_mean, optimizer=sgd, accumulate=2)
@@ -192,10 +192,10 @@ def test_the_running_mean_follows():
     assert after.export_params["mine"] is after.ema_params["mine"]
 
 
-def test_chance_is_of_seed_step_and_sample_alone():
+def test_keys_are_of_seed_step_and_sample_alone():
     def drawn(seed, step, batch):
-        chance = chance_of(jnp.asarray(seed, jnp.int32), jnp.asarray(step), batch)
-        return np.asarray(jax.random.key_data(chance.samples))
+        keys = step_keys(jnp.asarray(seed, jnp.int32), jnp.asarray(step), batch)
+        return np.asarray(jax.random.key_data(keys.per_sample))
 
     np.testing.assert_array_equal(drawn(0, 5, 8)[:3], drawn(0, 5, 3))
     every = np.concatenate([drawn(seed, step, 4) for seed in range(3) for step in range(3)])

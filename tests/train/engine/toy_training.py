@@ -18,9 +18,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.train.engine.loop import train
-from shotstream_jax.train.engine.objective import Objective, Report
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import Stage, Training, Weights
+from shotstream_jax.train.losses import LossAux
 
 BATCH = 4
 
@@ -45,10 +45,10 @@ class Counting:
 
 def chase(params, inputs):
     batch, carry = inputs.batch, inputs.carry
-    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.chance.samples)
+    noise = jax.vmap(lambda key: jax.random.normal(key, (3,)))(inputs.keys.per_sample)
     target = inputs.networks["fixed"]["goal"] + 0.1 * noise + 0.1 * carry
     error = jnp.square(params["kernel"] - target + batch["x"]).mean(axis=1)
-    return error.mean(), Report(
+    return error.mean(), LossAux(
         metrics={"place": batch["place"].mean().astype(jnp.float32)}, carry=0.5 * carry + noise
     )
 

@@ -7,18 +7,23 @@ import numpy as np
 import pytest
 
 from shotstream_jax.rollout.conditioning import negative_conditioning
-from shotstream_jax.schedule import FlowSchedule
+from shotstream_jax.schedule import FlowNoise, FlowSchedule
 from shotstream_jax.train.objectives.dmd import (
     DMDConfig,
-    GeneratorDraw,
-    Scores,
+    GeneratorNoise,
+    ScoreNetworks,
     critic_loss,
     dmd_direction,
     dmd_loss,
     generator_loss,
 )
-from shotstream_jax.train.objectives.flow_matching import FlowDraw
-from shotstream_jax.train.objectives.self_forcing import SelfForcing, draw_rollout, film, retake
+from shotstream_jax.train.objectives.reference_compat import clamped_timesteps
+from shotstream_jax.train.objectives.self_forcing import (
+    SelfForcing,
+    draw_rollout_noise,
+    recompute_exit_steps,
+    rollout_no_grad,
+)
 
 FRAMES = 4
 TIMESTEPS = (950.0, 700.0, 400.0, 100.0)
@@ -38,19 +43,19 @@ def latents(film_of_four):
 @pytest.fixture(scope="module")
 def draw(latents):
     noise = jax.random.normal(jax.random.key(3), latents.shape)
-    return FlowDraw(timesteps=jnp.asarray(TIMESTEPS), noise=noise)
+    return FlowNoise(timesteps=jnp.asarray(TIMESTEPS), noise=noise)
 
 
 @pytest.fixture(scope="module")
 def agreeing(film_of_four):
-    return Scores(real=film_of_four.params, fake=film_of_four.params)
+    return ScoreNetworks(real=film_of_four.params, fake=film_of_four.params)
 
 
 @pytest.fixture(scope="module")
 def scores(film_of_four):
     """A fake score that has moved away from the real one."""
     moved = jax.tree.map(lambda leaf: 1.1 * leaf, film_of_four.params)
-    return Scores(real=film_of_four.params, fake=moved)
+    return ScoreNetworks(real=film_of_four.params, fake=moved)
 
 
 def direction_program(film_of_four, negative, dmd):
@@ -68,7 +73,9 @@ def unguided(film_of_four, negative):
     return direction_program(film_of_four, negative, DMDConfig(guidance=1.0))
 
 
-def test_scores_that_agree_push_nowhere(film_of_four, unguided, latents, agreeing, scores, draw):
+def test_scores_that_agree_give_no_direction(
+    film_of_four, unguided, latents, agreeing, scores, draw
+):
     conditioning = film_of_four.conditioning
     nowhere = unguided(latents, scores=agreeing, conditioning=conditioning, draw=draw)
     assert not nowhere.any()
@@ -114,7 +121,7 @@ def test_no_distance_to_the_real_score_is_no_division_by_zero(film_of_four, dire
     nothing = dataclasses.replace(draw, noise=jnp.zeros_like(latents))
     direction = direct(
         jnp.zeros_like(latents),
-        scores=Scores(real=silent, fake=silent),
+        scores=ScoreNetworks(real=silent, fake=silent),
         conditioning=film_of_four.conditioning,
         draw=nothing,
     )
@@ -134,7 +141,9 @@ def generator_step(film_of_four, negative, draw):
     """The whole generator loss of one batch, and what it is made of."""
     forcing = SelfForcing(rollout=film_of_four.rollout)
     keys = jax.random.split(jax.random.key(5), len(TIMESTEPS))
-    rollout = draw_rollout(jax.random.key(6), keys, draw.noise.shape[1:], film_of_four.rollout)
+    rollout = draw_rollout_noise(
+        jax.random.key(6), keys, draw.noise.shape[1:], film_of_four.rollout
+    )
     how = {"forcing": forcing, "dmd": DMDConfig()}
 
     def loss(params, scores):
@@ -144,7 +153,7 @@ def generator_step(film_of_four, negative, draw):
             scores,
             film_of_four.conditioning,
             negative,
-            GeneratorDraw(rollout=rollout, score=draw),
+            GeneratorNoise(rollout=rollout, score=draw),
             **how,
         )
 
@@ -160,33 +169,41 @@ def test_generator_alone_learns_and_through_its_exit_steps_alone(
         film_of_four.config,
         film_of_four.conditioning,
     )
-    (value, report), (gradient, of_scores) = step(params, scores)
+    (value, aux), (gradient, of_scores) = step(params, scores)
     assert not any(leaf.any() for leaf in jax.tree.leaves(of_scores))
 
     @jax.jit
-    def by_hand(params, take, direction):
+    def by_hand(params, result, direction):
         again = functools.partial(
-            retake, config=config, conditioning=conditioning, take=take, exit_step=rollout.exit_step
+            recompute_exit_steps,
+            config=config,
+            conditioning=conditioning,
+            result=result,
+            exit_step=rollout.exit_step,
         )
         _, pull = jax.vjp(lambda params: again(params, forcing=forcing), params)
         return pull(direction / direction.size)[0]
 
-    direction = direct(report.take.latents, scores=scores, conditioning=conditioning, draw=draw)
-    assert float(report.push) == pytest.approx(float(jnp.abs(direction).mean()), rel=1e-4)
+    direction = direct(aux.result.latents, scores=scores, conditioning=conditioning, draw=draw)
+    assert float(aux.direction_abs_mean) == pytest.approx(
+        float(jnp.abs(direction).mean()), rel=1e-4
+    )
     assert float(value) == pytest.approx(0.5 * float(jnp.square(direction).mean()), rel=1e-4)
-    expected = by_hand(params, report.take, direction)
+    expected = by_hand(params, aux.result, direction)
     for ours, theirs in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
         scale = float(jnp.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * scale)
 
 
-def test_take_that_is_scored_is_the_one_that_is_filmed(film_of_four, generator_step, scores):
+def test_latents_that_are_scored_are_those_that_were_rolled_out(
+    film_of_four, generator_step, scores
+):
     rollout, forcing, step = generator_step
-    (_, report), _ = step(film_of_four.params, scores)
-    again = jax.jit(functools.partial(film, config=film_of_four.config, forcing=forcing))(
-        film_of_four.params, conditioning=film_of_four.conditioning, draw=rollout
-    )
-    np.testing.assert_allclose(report.take.latents, again.latents, rtol=1e-4, atol=1e-5)
+    (_, aux), _ = step(film_of_four.params, scores)
+    again = jax.jit(
+        functools.partial(rollout_no_grad, config=film_of_four.config, forcing=forcing)
+    )(film_of_four.params, conditioning=film_of_four.conditioning, draw=rollout)
+    np.testing.assert_allclose(aux.result.latents, again.latents, rtol=1e-4, atol=1e-5)
 
 
 def test_critic_learns_and_the_latents_do_not(film_of_four, latents, draw):
@@ -207,7 +224,7 @@ def test_timesteps_to_draw_from():
     every = FlowSchedule().timesteps
     inside = DMDConfig().timestep_table
     assert inside.tolist() == [t for t in every.tolist() if 20 <= t <= 980]
-    clamped = DMDConfig(outside="clamp").timestep_table
+    clamped = clamped_timesteps(FlowSchedule(), (20.0, 980.0))
     assert (clamped.size, clamped.min(), clamped.max()) == (1000, 20, 980)
     assert (clamped == 980).mean() == pytest.approx(1 / 7, abs=0.01)
     with pytest.raises(ValueError, match=r"No training timestep lies in \(1\.0, 2\.0\)"):

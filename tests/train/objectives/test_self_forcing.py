@@ -12,7 +12,13 @@ from shotstream_jax.models.dit import apply_cached, encode_captions
 from shotstream_jax.rollout.chunk import Context, chunk_input, clean_keys, prepare_shot
 from shotstream_jax.rollout.shot import rollout_shot
 from shotstream_jax.schedule import TRAIN_STEPS, velocity_to_x0
-from shotstream_jax.train.objectives.self_forcing import SelfForcing, draw_rollout, film, retake
+from shotstream_jax.train.objectives.reference_compat import ReferenceCompat
+from shotstream_jax.train.objectives.self_forcing import (
+    SelfForcing,
+    draw_rollout_noise,
+    recompute_exit_steps,
+    rollout_no_grad,
+)
 
 CHUNKS = 3
 SHOT = 3
@@ -23,7 +29,7 @@ SHOT = 3
 def draw(film_of_four):
     keys = jax.random.split(jax.random.key(3), len(film_of_four.conditioning.shot))
     shape = film_of_four.latents(0, film_of_four.rollout.window.local).shape[1:]
-    return draw_rollout(jax.random.key(4), keys, shape, film_of_four.rollout)
+    return draw_rollout_noise(jax.random.key(4), keys, shape, film_of_four.rollout)
 
 
 def leaving_at(draw, step):
@@ -32,19 +38,21 @@ def leaving_at(draw, step):
 
 @pytest.fixture(scope="module")
 def films(film_of_four):
-    """`film` as programs, by what is committed."""
+    """`rollout_no_grad` as programs, by the history."""
 
-    def program(commits):
-        forcing = SelfForcing(rollout=film_of_four.rollout, commits=commits)
-        return jax.jit(functools.partial(film, config=film_of_four.config, forcing=forcing))
+    def program(history):
+        forcing = SelfForcing(rollout=film_of_four.rollout, history=history)
+        return jax.jit(
+            functools.partial(rollout_no_grad, config=film_of_four.config, forcing=forcing)
+        )
 
-    return {commits: program(commits) for commits in ("exit", "finished")}
+    return {history: program(history) for history in ("exit", "finished")}
 
 
 @pytest.fixture(scope="module")
-def shoot(film_of_four, films):
-    def run(draw, commits="exit", conditioning=film_of_four.conditioning):
-        return films[commits](film_of_four.params, conditioning=conditioning, draw=draw)
+def roll_out(film_of_four, films):
+    def run(draw, history="exit", conditioning=film_of_four.conditioning):
+        return films[history](film_of_four.params, conditioning=conditioning, draw=draw)
 
     return run
 
@@ -78,36 +86,38 @@ def inferred(film_of_four, draw, pick_sample):
     )
 
 
-def test_a_finished_take_is_the_shot_as_it_is_filmed_for_real(film_of_four, shoot, draw, inferred):
+def test_a_finished_take_is_the_shot_as_it_is_filmed_for_real(
+    film_of_four, roll_out, draw, inferred
+):
     steps = len(film_of_four.rollout.steps)
     for exit_step in range(steps):
-        take = shoot(leaving_at(draw, exit_step), "finished")
-        np.testing.assert_allclose(take.history, inferred, rtol=1e-4, atol=1e-5)
-        early = float(jnp.abs(take.latents - take.history).max())
+        result = roll_out(leaving_at(draw, exit_step), "finished")
+        np.testing.assert_allclose(result.history, inferred, rtol=1e-4, atol=1e-5)
+        early = float(jnp.abs(result.latents - result.history).max())
         assert early == 0 if exit_step == steps - 1 else early > 0.1
 
 
-def test_leaving_at_the_last_step_is_filming_for_real(film_of_four, shoot, draw, inferred):
-    take = shoot(leaving_at(draw, len(film_of_four.rollout.steps) - 1))
-    np.testing.assert_allclose(take.latents, inferred, rtol=1e-4, atol=1e-5)
+def test_leaving_at_the_last_step_is_filming_for_real(film_of_four, roll_out, draw, inferred):
+    result = roll_out(leaving_at(draw, len(film_of_four.rollout.steps) - 1))
+    np.testing.assert_allclose(result.latents, inferred, rtol=1e-4, atol=1e-5)
 
 
-def test_what_was_committed_is_the_history(shoot, draw):
-    take = shoot(leaving_at(draw, 1))
-    np.testing.assert_array_equal(take.history, take.latents)
-    finished = shoot(leaving_at(draw, 1), "finished")
-    chunk = take.exit_inputs.shape[2]
+def test_what_was_committed_is_the_history(roll_out, draw):
+    result = roll_out(leaving_at(draw, 1))
+    np.testing.assert_array_equal(result.history, result.latents)
+    finished = roll_out(leaving_at(draw, 1), "finished")
+    chunk = result.exit_inputs.shape[2]
     # Of the first chunk both make the same; later ones look back on different pasts.
-    np.testing.assert_allclose(finished.latents[:, :chunk], take.latents[:, :chunk], atol=1e-5)
-    assert jnp.abs(finished.latents - take.latents).max() > 1e-3
+    np.testing.assert_allclose(finished.latents[:, :chunk], result.latents[:, :chunk], atol=1e-5)
+    assert jnp.abs(finished.latents - result.latents).max() > 1e-3
 
 
-def test_a_shot_is_filmed_to_its_own_caption_and_those_of_its_context(film_of_four, shoot, draw):
+def test_a_shot_is_filmed_to_its_own_caption_and_those_of_its_context(film_of_four, roll_out, draw):
     conditioning = film_of_four.conditioning
     own = conditioning.text.shape[1] - 1
 
     def filmed_with(text):
-        return shoot(draw, conditioning=dataclasses.replace(conditioning, text=text)).latents
+        return roll_out(draw, conditioning=dataclasses.replace(conditioning, text=text)).latents
 
     as_it_was = filmed_with(conditioning.text)
     for caption in (own, 0, own - 1):
@@ -119,22 +129,22 @@ def test_a_shot_is_filmed_to_its_own_caption_and_those_of_its_context(film_of_fo
 
 
 @pytest.fixture(scope="module")
-def one_shot(film_of_four, shoot, draw, pick_sample):
-    """What `retake` is given for a single shot that leaves at its second step."""
+def one_shot(film_of_four, roll_out, draw, pick_sample):
+    """What `recompute_exit_steps` is given for a single shot that leaves at its second step."""
     draw = leaving_at(draw, 1)
-    take = shoot(draw)
+    result = roll_out(draw)
 
     def of_shot(tree):
         return jax.tree.map(lambda x: x[:, SHOT : SHOT + 1], tree)
 
     cache = dataclasses.replace(
-        take.cache, kv=of_shot(take.cache.kv), text=of_shot(take.cache.text)
+        result.cache, kv=of_shot(result.cache.kv), text=of_shot(result.cache.text)
     )
     alone = dataclasses.replace(
-        take,
-        latents=take.latents[SHOT:],
-        history=take.history[SHOT:],
-        exit_inputs=take.exit_inputs[:, SHOT : SHOT + 1],
+        result,
+        latents=result.latents[SHOT:],
+        history=result.history[SHOT:],
+        exit_inputs=result.exit_inputs[:, SHOT : SHOT + 1],
         cache=cache,
     )
     noise = draw.noise[:, :, SHOT : SHOT + 1]
@@ -144,21 +154,28 @@ def one_shot(film_of_four, shoot, draw, pick_sample):
 
 @pytest.fixture(scope="module")
 def pull(film_of_four, one_shot):
-    """Retaken latents, and their gradient in parameters and exit inputs, by cache gradient."""
-    conditioning, draw, take = one_shot
+    """Recomputed latents, and their gradient in parameters and exit inputs, by cache gradient."""
+    conditioning, draw, result = one_shot
 
     def program(mode):
-        forcing = SelfForcing(rollout=film_of_four.rollout, cache_gradient=mode)
+        forcing = SelfForcing(rollout=film_of_four.rollout)
+        compat = ReferenceCompat() if mode == "straight_through" else None
 
         def latents(params, exit_inputs):
-            moved = dataclasses.replace(take, exit_inputs=exit_inputs)
-            return retake(
-                params, film_of_four.config, conditioning, moved, draw.exit_step, forcing=forcing
+            moved = dataclasses.replace(result, exit_inputs=exit_inputs)
+            return recompute_exit_steps(
+                params,
+                film_of_four.config,
+                conditioning,
+                moved,
+                draw.exit_step,
+                forcing=forcing,
+                compat=compat,
             )
 
         @jax.jit
         def run(cotangent):
-            out, back = jax.vjp(latents, film_of_four.params, take.exit_inputs)
+            out, back = jax.vjp(latents, film_of_four.params, result.exit_inputs)
             return out, *back(cotangent)
 
         return run
@@ -180,9 +197,9 @@ def cotangent(one_shot):
 
 
 def test_retaking_changes_no_latents(one_shot, pull, cotangent):
-    retaken = {mode: run(cotangent(0))[0] for mode, run in pull.items()}
-    np.testing.assert_allclose(retaken["detached"], one_shot[2].latents, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(retaken["straight_through"], retaken["detached"])
+    recomputed = {mode: run(cotangent(0))[0] for mode, run in pull.items()}
+    np.testing.assert_allclose(recomputed["detached"], one_shot[2].latents, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(recomputed["straight_through"], recomputed["detached"])
 
 
 @pytest.mark.parametrize("mode", ["detached", "straight_through"])
@@ -206,7 +223,7 @@ def test_modes_differ_in_self_attention_where_there_is_a_past(pull, cotangent):
 @pytest.fixture(scope="module")
 def one_graph(film_of_four, one_shot):
     """The whole rollout in one graph, chunk after chunk, its past cut off the gradient."""
-    conditioning, draw, take = one_shot
+    conditioning, draw, result = one_shot
     config, rollout = film_of_four.config, film_of_four.rollout
     shot, sigma = conditioning.shot[0], float(rollout.sigmas[1])
 
@@ -217,9 +234,9 @@ def one_graph(film_of_four, one_shot):
 
     def latents(params):
         text = encode_captions(params, config, conditioning.own_text)
-        first = take.cache.window.context * take.cache.frame_tokens
-        kv = jax.tree.map(lambda x: x.at[:, :, first:].set(0), take.cache.kv)
-        cache, chunks = dataclasses.replace(take.cache, kv=kv, text=text), []
+        first = result.cache.window.context * result.cache.frame_tokens
+        kv = jax.tree.map(lambda x: x.at[:, :, first:].set(0), result.cache.kv)
+        cache, chunks = dataclasses.replace(result.cache, kv=kv, text=text), []
         for chunk in range(CHUNKS):
             noise = draw.noise[chunk]
             x0 = predict(params, cache, chunk, noise[0], float(rollout.sigmas[0]))
@@ -254,7 +271,7 @@ def test_two_detached_phases_are_one_graph_with_its_past_cut_off(
 
 def test_every_step_is_an_exit_and_noise_is_the_samples_own(film_of_four):
     rollout = film_of_four.rollout
-    draw = jax.jit(functools.partial(draw_rollout, shape=(4, 2, 2, 4), rollout=rollout))
+    draw = jax.jit(functools.partial(draw_rollout_noise, shape=(4, 2, 2, 4), rollout=rollout))
     samples, keys = jax.random.split(jax.random.key(0), 2), jax.random.split(jax.random.key(1), 64)
     exits = {int(draw(key, samples).exit_step) for key in keys}
     assert exits == set(range(len(rollout.steps)))
@@ -267,9 +284,9 @@ def test_every_step_is_an_exit_and_noise_is_the_samples_own(film_of_four):
 def test_what_does_not_fit_is_refused(film_of_four, draw):
     samples = jax.random.split(jax.random.key(0), 2)
     with pytest.raises(ValueError, match="5 latent frames is not whole chunks of 2"):
-        draw_rollout(jax.random.key(0), samples, (5, 4, 4, 4), film_of_four.rollout)
+        draw_rollout_noise(jax.random.key(0), samples, (5, 4, 4, 4), film_of_four.rollout)
     network = film_of_four.params, film_of_four.config
     short = dataclasses.replace(draw, noise=draw.noise[:, :2])
     forcing = SelfForcing(rollout=film_of_four.rollout)
     with pytest.raises(ValueError, match="Noise for 2 steps a chunk, and the rollout has 3"):
-        film(*network, film_of_four.conditioning, short, forcing=forcing)
+        rollout_no_grad(*network, film_of_four.conditioning, short, forcing=forcing)

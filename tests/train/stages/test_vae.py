@@ -13,9 +13,9 @@ from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae import decode, encode, frames_to_pixels, init_vae
 from shotstream_jax.storyworld.geometry import Picture
 from shotstream_jax.storyworld.source import WorldSource
+from shotstream_jax.train.engine.compiled import mesh_of
 from shotstream_jax.train.engine.loop import train
 from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import mesh_of
 from shotstream_jax.train.objectives.vae import (
     VAELoss,
     init_inflated,

@@ -10,7 +10,7 @@ import pytest
 
 from shotstream_jax.cli.plan import PlanOptions, plan
 from shotstream_jax.perf.plan.compile import plan_program
-from shotstream_jax.perf.plan.experiment import experiment_programs, plan_experiment
+from shotstream_jax.perf.plan.experiment_plan import experiment_programs, plan_experiment
 from shotstream_jax.perf.targets import find_target, training_mesh
 from shotstream_jax.sharding import make_mesh
 from shotstream_jax.train.stages.transformer import ComputeConfig

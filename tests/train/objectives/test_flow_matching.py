@@ -9,9 +9,8 @@ import pytest
 
 from shotstream_jax.models.configs import WAN_1_3B
 from shotstream_jax.models.dit import init_dit
-from shotstream_jax.schedule import FlowSchedule
-from shotstream_jax.train.objectives.flow_matching import FlowDraw, draw_flow
-from shotstream_jax.train.objectives.next_shot import Clip, teacher_loss, trainable_mask
+from shotstream_jax.schedule import FlowNoise, FlowSchedule, draw_flow_noise
+from shotstream_jax.train.objectives.flow_matching import Clip, teacher_loss, trainable_mask
 
 SCHEDULE = FlowSchedule()
 FRAMES = 3
@@ -32,7 +31,7 @@ def loss(film_of_four):
 def draw(clip):
     shape = clip.latents.shape
     timesteps = jnp.asarray(SCHEDULE.timesteps[[0, 300, 700, 999]])
-    return FlowDraw(timesteps=timesteps, noise=jax.random.normal(jax.random.key(2), shape))
+    return FlowNoise(timesteps=timesteps, noise=jax.random.normal(jax.random.key(2), shape))
 
 
 def test_samples_are_weighted_by_their_own_timesteps(film_of_four, clip, draw, loss):
@@ -62,7 +61,7 @@ def test_gradient_reaches_every_parameter_the_captions_included(film_of_four, cl
 
 def test_a_sample_draws_from_the_table_and_from_its_own_key_alone():
     samples, table = jax.random.split(jax.random.key(0), 100), SCHEDULE.timesteps[:5]
-    draw_jit = jax.jit(functools.partial(draw_flow, shape=(2, 3, 3, 4), timesteps=table))
+    draw_jit = jax.jit(functools.partial(draw_flow_noise, shape=(2, 3, 3, 4), timesteps=table))
     draw = draw_jit(samples)
     assert set(np.asarray(draw.timesteps).tolist()) == set(table.tolist())
     assert draw.noise.shape == (100, 2, 3, 3, 4)

@@ -17,9 +17,8 @@ from shotstream_jax.model_config import CheckpointConfig
 from shotstream_jax.models.configs import VAEConfig
 from shotstream_jax.models.vae import init_vae
 from shotstream_jax.sharding import make_mesh
-from shotstream_jax.train.engine.objective import Objective
-from shotstream_jax.train.engine.optimizer import OptimizerConfig
-from shotstream_jax.train.engine.programs import build_programs, mesh_of, place_batch
+from shotstream_jax.train.engine.compiled import build_programs, mesh_of, place_batch
+from shotstream_jax.train.engine.optimizer import Objective, OptimizerConfig
 from shotstream_jax.train.engine.stage import MeshConfig, random_weights
 from shotstream_jax.train.engine.weights import network_weights
 from tests.train.engine.toy_training import toy

@@ -14,13 +14,13 @@ import jax
 from jax.sharding import Mesh
 
 from shotstream_jax.perf.plan.compile import Plan, plan_program
-from shotstream_jax.perf.plan.programs import Program
+from shotstream_jax.perf.plan.film_programs import Program
 from shotstream_jax.perf.targets import find_target, training_mesh
 from shotstream_jax.sharding import placed_shapes, shardings_for
+from shotstream_jax.train.engine.compiled import build_programs, check_division
 from shotstream_jax.train.engine.dataset_job import DatasetJob
 from shotstream_jax.train.engine.experiment import load_config
 from shotstream_jax.train.engine.pipeline import Experiment
-from shotstream_jax.train.engine.programs import build_programs, check_division
 from shotstream_jax.train.engine.stage import Training, Weights
 from shotstream_jax.train.engine.state import batch_sharding
 

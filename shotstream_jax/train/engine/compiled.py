@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from shotstream_jax.sharding import make_mesh, shardings_for
-from shotstream_jax.train.engine.objective import Batch, Networks, Objective
+from shotstream_jax.train.engine.optimizer import Objective
 from shotstream_jax.train.engine.stage import MeshConfig, Stage, Training, Weights
 from shotstream_jax.train.engine.state import (
     TrainState,
@@ -22,6 +22,7 @@ from shotstream_jax.train.engine.state import (
     state_shardings,
 )
 from shotstream_jax.train.engine.step import TrainStep, jit_step
+from shotstream_jax.train.losses import Batch, ParamsByNetwork
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,9 @@ def first_state(stage: Stage, training: Training, programs: Programs) -> TrainSt
     return start(params)
 
 
-def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> Networks:
+def load_networks(weights: Mapping[str, Weights], mesh: Mesh) -> ParamsByNetwork:
     """Load networks that are not trained."""
+    # Sharded by the rules of trained networks: a replicated teacher would fill each device.
     return {name: w.load(shardings_for(w.shapes, mesh)) for name, w in weights.items()}
 
 
@@ -118,5 +120,6 @@ def mesh_of(config: MeshConfig) -> Mesh:
     Raises:
       ValueError: sizes that do not multiply to the devices there are.
     """
+    # All that fsdp and tensor leave: `data` is the axis that any number of devices can fill.
     left = jax.device_count() // max(config.fsdp * config.tensor, 1)
     return make_mesh(data=config.data or max(left, 1), fsdp=config.fsdp, tensor=config.tensor)

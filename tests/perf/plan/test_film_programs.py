@@ -12,7 +12,7 @@ import pytest
 from shotstream_jax.data import encode
 from shotstream_jax.models.cache import Window
 from shotstream_jax.perf.film_shape import FilmShape
-from shotstream_jax.perf.plan.programs import Program, film_programs, filming
+from shotstream_jax.perf.plan.film_programs import Program, film_programs, filming
 from shotstream_jax.perf.random_networks import random_networks
 from shotstream_jax.rollout import programs
 from shotstream_jax.rollout.approximate import Approximation
