@@ -26,6 +26,7 @@ VideoFrames = UInt8[Array, "video_frame height width 3"]
 """RGB in [0, 255]."""
 
 HostFrames = UInt8[np.ndarray, "video_frame height width 3"]
+HostLatents = Float[np.ndarray, "batch frame row col chan"]
 """The same in host memory."""
 
 Timesteps = Float[Array, "batch #frame"]
@@ -45,6 +46,7 @@ __all__ = [
     "Bool",
     "Float",
     "HostFrames",
+    "HostLatents",
     "Index",
     "Int",
     "Key",

@@ -12,50 +12,53 @@ Shots count from 1 in file names, as people count. Every file is whole or not th
 import dataclasses
 import json
 import pathlib
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from shotstream_jax.contact_sheet import ContactRow, contact_sheet, save_png
+from shotstream_jax.directing.folder_contents import (
+    CONTACT,
+    FILM,
+    MANIFEST,
+    SHOT_FILES,
+    STORY,
+    FilmFolderError,
+    missing_shots,
+    put_aside,
+    shot_path,
+    surplus_shots,
+)
 from shotstream_jax.directing.plans_on_disk import difference, plan_document, upgraded
+from shotstream_jax.directing.shot_files import (
+    check_file,
+    read_json,
+    read_latents,
+    refuse_other_format,
+)
 from shotstream_jax.directing.take_writer import TakeWriter
 from shotstream_jax.directing.video import concatenate, read_video
 from shotstream_jax.files import atomic_file
-from shotstream_jax.story import ShotPlan, Story, dump_story, load_story
-from shotstream_jax.typing import Float
-
-# The plan first: files of a replaced take are moved in this order, and a shot without a plan counts
-# as missing at every moment in between.
-_SHOT_FILES = ("json", "mp4", "npz")
-MANIFEST, STORY, FILM, CONTACT, TAKES = (
-    "manifest.json",
-    "story.yaml",
-    "film.mp4",
-    "contact.png",
-    "takes",
-)
-
-
-class FilmFolderError(ValueError):
-    """A folder that cannot take this film; nothing in it was changed."""
+from shotstream_jax.strict_json import brief
+from shotstream_jax.story import ShotPlan, Story, dump_story
+from shotstream_jax.typing import HostLatents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FilmFolder:
-    """An open film folder.
+    """A film folder: what it is to hold, and the files of it that are there.
 
     Attributes:
       folder: where it is.
       story: with every default written out.
       model: digest of the model; another model cannot finish the film.
+      dtype: format that the transformer computes in; another one films a little differently.
       badge: what must not be overlooked on the contact sheet, such as "random weights".
     """
 
     folder: pathlib.Path
     story: Story
     model: str
+    dtype: str
     badge: str
 
     def missing(self) -> tuple[int, ...]:
@@ -65,62 +68,93 @@ class FilmFolder:
     def take_writer(self, plan: ShotPlan) -> TakeWriter:
         """Record a take; as a context, its files are in the folder when the block ends well."""
         return TakeWriter(
-            {suffix: self._path(plan.index, suffix) for suffix in _SHOT_FILES},
+            {suffix: self._path(plan.index, suffix) for suffix in SHOT_FILES},
             plan,
             fps=self.story.defaults.fps,
             size=self.story.defaults.size,
         )
 
-    def latents(self, index: int) -> Float[np.ndarray, "batch frame row col chan"]:
-        """Latents of a finished shot.
+    def latents(self, index: int, shape: tuple[int, ...]) -> HostLatents:
+        """Latents of a finished shot, of the shape that its plan gives.
 
         Raises:
           FilmFolderError: the file is damaged.
         """
-        path = self._path(index, "npz")
-        try:
-            with np.load(path) as stored:
-                # A file that was cut short shows itself in any of these ways: no zip, no member, no
-                # header, no end.
-                return stored["latents"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise FilmFolderError(
-                f"{path} is damaged ({error}); delete shot_{index + 1:02d}.* and those after it, "
-                "and resume."
-            ) from error
+        return read_latents(self._path(index, "npz"), shape)
 
-    def check(self, plan: ShotPlan) -> bool:
-        """See that a finished shot is the one that the story asks for now.
+    def check_format(self) -> None:
+        """See, before a film is resumed, that model, number format, size and rate are its own.
+
+        Raises:
+          FilmFolderError: with both values.
+        """
+        manifest = self.folder / MANIFEST
+        if manifest.is_file():
+            refuse_other_format(self.folder, read_json(manifest), self._format())
+
+    def check(self, plan: ShotPlan, shape: tuple[int, ...]) -> bool:
+        """See that a finished shot is the one that the story asks for now, and undamaged.
+
+        Args:
+          plan: of the shot, as the story has it now.
+          shape: of its latents.
 
         Returns:
           Whether it was filmed after other takes of earlier shots than those here now.
 
         Raises:
-          FilmFolderError: it was filmed to another plan.
+          FilmFolderError: it was filmed to another plan, or its files are not those it was
+            written with.
         """
-        path = self._path(plan.index, "json")
-        filmed = upgraded(json.loads(path.read_text(encoding="utf-8")), self.story)
-        name, stale = difference(filmed, plan_document(plan))
-        if name is None:
-            return stale
-        raise FilmFolderError(
-            f"{path} was filmed with {name} {filmed.get(name)!r} and the story says "
-            f"{plan_document(plan)[name]!r}; `--only {plan.index + 1}` films this shot again, "
-            f"`--from {plan.index + 1}` the later ones too, and another folder a new film."
-        )
+        path, number = self._path(plan.index, "json"), plan.index + 1
+        document = read_json(path)
+        try:
+            filmed = upgraded(document, self.story)
+            name, stale = difference(filmed, plan_document(plan))
+        # A plan is a file like any other here: it may hold anything where a frame should be.
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise FilmFolderError(
+                f"{path} is not a plan ({type(error).__name__}: {error}). {_again(number)}"
+            ) from error
+        if name is not None:
+            raise FilmFolderError(
+                f"{path} was filmed with {name} {brief(filmed.get(name))} and the story says "
+                f"{brief(plan_document(plan)[name])}. {_again(number)}"
+            )
+        try:
+            for suffix in ("mp4", "npz"):
+                facts = document.get("files")
+                check_file(
+                    self._path(plan.index, suffix),
+                    facts.get(suffix, {}) if isinstance(facts, dict) else None,
+                )
+            self.latents(plan.index, shape)
+        except FilmFolderError as error:
+            raise FilmFolderError(f"{error}. {_again(number)}") from error
+        return stale
 
     def put_aside(self, index: int) -> None:
-        """Move a shot's files to `takes/`, numbered by its take; the shot is then missing.
+        """Move a shot's files to `takes/`; the shot is then missing."""
+        take = read_json(self._path(index, "json")).get("take", 0)
+        put_aside(self.folder, index, take if isinstance(take, int) else 0)
 
-        The plan is moved first: a shot without it counts as missing, whatever else is there.
-        """
-        # Plans of release 0.1 name no take: theirs is take 0.
-        plan = json.loads(self._path(index, "json").read_text(encoding="utf-8"))
-        takes = self.folder / TAKES
-        takes.mkdir(exist_ok=True)
-        for suffix in _SHOT_FILES:
-            path = self._path(index, suffix)
-            path.replace(takes / f"{path.stem}_take_{plan.get('take', 0)}.{suffix}")
+    def put_surplus_aside(self) -> tuple[int, ...]:
+        """Move shots of a longer story to `takes/`; their places come back."""
+        surplus = surplus_shots(self.folder, len(self.story.shots))
+        for index in surplus:
+            self.put_aside(index)
+        return surplus
+
+    def is_complete(self) -> bool:
+        """Whether the folder holds this very film, joined and described."""
+        story, manifest = self.folder / STORY, self.folder / MANIFEST
+        if self.missing() or surplus_shots(self.folder, len(self.story.shots)):
+            return False
+        if not all(path.is_file() for path in (story, manifest, self.folder / FILM)):
+            return False
+        same = story.read_text(encoding="utf-8", errors="replace") == dump_story(self.story)
+        found = read_json(manifest)
+        return same and found.get("complete") is True and found.get("badge") == self.badge
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Join the shots, draw the contact sheet and write the manifest with `facts` in it."""
@@ -132,10 +166,13 @@ class FilmFolder:
         self._write_manifest({"complete": True, "shots": files, **facts})
 
     def begin(self) -> None:
-        """Write the story and an unfinished manifest."""
+        """Write an unfinished manifest, then the story.
+
+        In this order: a folder with a manifest is known as a film's, whatever else is there yet.
+        """
+        self._write_manifest({"complete": False})
         with atomic_file(self.folder / STORY) as path:
             path.write_text(dump_story(self.story), encoding="utf-8")
-        self._write_manifest({"complete": False})
 
     def _rows(self) -> Iterator[ContactRow]:
         for k, shot in enumerate(self.story.shots):
@@ -146,120 +183,29 @@ class FilmFolder:
                 seed=self.story.defaults.seed if shot.seed is None else shot.seed,
             )
 
+    def _format(self) -> dict[str, Any]:
+        """What must not change while a film is unfinished."""
+        defaults = self.story.defaults
+        return {
+            "model_digest": self.model,
+            "dtype": self.dtype,
+            "size": list(defaults.size),
+            "fps": defaults.fps,
+        }
+
     def _write_manifest(self, facts: Mapping[str, Any]) -> None:
-        whose = {"title": self.story.title, "model_digest": self.model, "badge": self.badge}
+        whose = {"title": self.story.title, "badge": self.badge, **self._format()}
         text = json.dumps({**whose, **facts}, indent=2, ensure_ascii=False) + "\n"
         with atomic_file(self.folder / MANIFEST) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _path(self, index: int, suffix: str) -> pathlib.Path:
-        return _shot_path(self.folder, index, suffix)
+        return shot_path(self.folder, index, suffix)
 
 
-def missing_shots(folder: pathlib.Path, count: int) -> tuple[int, ...]:
-    """Places, of `count` shots, of those that are not complete in a folder."""
-    return tuple(k for k in range(count) if not _shot_path(folder, k, "json").is_file())
-
-
-def _shot_path(folder: pathlib.Path, index: int, suffix: str) -> pathlib.Path:
-    return folder / f"shot_{index + 1:02d}.{suffix}"
-
-
-def clear_film(folder: pathlib.Path) -> None:
-    """Remove a film that was made here before, and nothing that is not part of one."""
-    # Without a manifest these files are not known to be a film's: nothing is removed.
-    if not (folder / MANIFEST).is_file():
-        return
-    for pattern in (*(f"shot_*.{suffix}" for suffix in _SHOT_FILES), FILM, CONTACT, STORY):
-        for path in folder.glob(pattern):
-            path.unlink()
-    if (folder / TAKES).is_dir():
-        for suffix in _SHOT_FILES:
-            for path in (folder / TAKES).glob(f"shot_*_take_*.{suffix}"):
-                path.unlink()
-        if not any((folder / TAKES).iterdir()):
-            (folder / TAKES).rmdir()
-    # Last, so that a removal that was interrupted can be taken up again.
-    (folder / MANIFEST).unlink()
-
-
-def refuse_folder(folder: pathlib.Path, *, resume: bool = False) -> None:
-    """See, before any work is done, that a folder can take a film.
-
-    Raises:
-      FilmFolderError: something is in it, and it is not a film to be resumed.
-      OSError: it cannot be made or written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # A folder may be there and not be writable; its permission bits do not tell on all file
-    # systems.
-    probe = folder / ".probe"
-    probe.touch()
-    probe.unlink()
-    present = sorted(path.name for path in folder.iterdir())
-    begun = MANIFEST in present
-    if not present or (begun and resume):
-        return
-    advice = "a film was begun there: add --resume to finish it, or --overwrite to film anew"
-    raise FilmFolderError(
-        f"{folder} is not empty ({', '.join(present[:3])}{', ...' if present[3:] else ''}); "
-        f"{advice if begun else 'give an empty or new folder'}."
+def _again(number: int) -> str:
+    """What to do about a shot that cannot be kept; `number` counts from 1."""
+    return (
+        f"`--resume --from {number}` films this shot and the later ones again, `--resume --only "
+        f"{number}` this one alone, and another folder takes another film."
     )
-
-
-def open_film(
-    folder: pathlib.Path, story: Story, *, model: str, badge: str = "", resume: bool = False
-) -> FilmFolder:
-    """Open an empty or new folder for a film, or, to resume, the one that it was begun in.
-
-    Raises:
-      FilmFolderError: a folder with other things in it, or begun with another model.
-      OSError: a folder that cannot be made or written.
-    """
-    refuse_folder(folder, resume=resume)
-    film = FilmFolder(folder=folder, story=story, model=model, badge=badge)
-    manifest = folder / MANIFEST
-    if not manifest.is_file():
-        film.begin()
-        return film
-    begun = json.loads(manifest.read_text(encoding="utf-8")).get("model_digest")
-    if begun != model:
-        raise FilmFolderError(
-            f"{folder} was begun with model {begun} and this is {model}; film into another "
-            "folder, or give the model it was begun with."
-        )
-    return film
-
-
-def with_takes(story: Story, folder: pathlib.Path) -> tuple[Story, tuple[int, ...]]:
-    """The story with those takes and seeds that shots of a folder were filmed again with.
-
-    A take that the story itself names stands.
-
-    Returns:
-      The story, and the places of the shots that were changed.
-    """
-    path = folder / STORY
-    if not path.is_file():
-        return story, ()
-    filmed = {shot.id: shot for shot in load_story(path).resolved().shots}
-    shots, changed = list(story.shots), []
-    for place, shot in enumerate(shots):
-        there = filmed.get(story.shot_id(place))
-        # Takes were counted up in the folder's story by `--only` and `--from`; the author's file
-        # knows nothing of them, and without this --resume would see other plans than those filmed.
-        if shot.take is None and there is not None and there.take:
-            shots[place] = dataclasses.replace(shot, take=there.take, seed=there.seed)
-            changed.append(place)
-    return dataclasses.replace(story, shots=tuple(shots)), tuple(changed)
-
-
-def retaken(story: Story, places: Sequence[int], seeds: Mapping[int, int | None]) -> Story:
-    """The story with the next take of some shots; `seeds` are other seeds for some of them."""
-    shots = list(story.shots)
-    for place in places:
-        shot, seed = shots[place], seeds.get(place)
-        shots[place] = dataclasses.replace(
-            shot, take=(shot.take or 0) + 1, seed=shot.seed if seed is None else seed
-        )
-    return dataclasses.replace(story, shots=tuple(shots))

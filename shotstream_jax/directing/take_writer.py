@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from shotstream_jax.directing.plans_on_disk import plan_document
+from shotstream_jax.directing.shot_files import file_facts, write_latents
 from shotstream_jax.directing.video import Mp4Writer
 from shotstream_jax.files import atomic_file
 from shotstream_jax.rollout.stream import FilmedChunk
@@ -44,14 +45,10 @@ class TakeWriter:
         self._video.__exit__(kind, *rest)
         if kind is not None:
             return
-        latents = np.concatenate(self._latents, axis=1)
-        # Through a file object: given a path, NumPy adds a suffix of its own.
-        with (
-            atomic_file(self._paths["npz"], needed=latents.nbytes) as path,
-            path.open("wb") as file,
-        ):
-            np.savez(file, latents=latents)
+        write_latents(self._paths["npz"], np.concatenate(self._latents, axis=1))
+        files = {suffix: file_facts(self._paths[suffix]) for suffix in ("mp4", "npz")}
+        document = {**plan_document(self._plan), "files": files}
         # Last: a shot whose plan is there is complete.
-        text = json.dumps(plan_document(self._plan), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         with atomic_file(self._paths["json"]) as path:
             path.write_text(text, encoding="utf-8")
