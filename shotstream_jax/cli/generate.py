@@ -15,13 +15,9 @@ from rich.text import Text
 from shotstream_jax.cli.options import Approximate, Dtype, open_named
 from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.directing import filming
-from shotstream_jax.directing.film_folder import (
-    CONTACT,
-    FILM,
-    MANIFEST,
-    clear_film,
-    refuse_folder,
-)
+from shotstream_jax.directing.cameras import MakeCamera, student_camera, teacher_camera
+from shotstream_jax.directing.folder_contents import CONTACT, FILM, MANIFEST, check_folder
+from shotstream_jax.directing.timings import FilmingProgress
 from shotstream_jax.model import Model
 from shotstream_jax.rollout.teacher import SampleConfig
 from shotstream_jax.story import Story, load_story
@@ -56,7 +52,8 @@ class Generate:
       from_shot: with --resume, film shot N and all later ones again, as other takes.
       seed: of the new take of shot N; by default its seed stays and its take number changes.
       whole_shots: denoise each shot in one program; no frame is there before its shot is done.
-      overwrite: film anew where a film was made before; other files in the folder are refused.
+      overwrite: film anew where a film was made before, which is kept until the new one is
+        complete; files that are not a film's are left alone.
       json: print the manifest as JSON when done, and nothing else.
     """
 
@@ -97,10 +94,9 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     console = Console(stderr=True, quiet=args.json)
     story, again = load_story(args.story), _again(args)
     sample = _teacher_sampling(args)
-    if args.overwrite:
-        clear_film(args.output)
     # Story, options and folder before the model, whose weights take longest.
-    refuse_folder(args.output, resume=args.resume)
+    _refuse_remote(args.output)
+    check_folder(args.output, resume=args.resume, overwrite=args.overwrite)
     model = open_named(
         args.checkpoint or args.preset,
         args.dtype,
@@ -125,12 +121,25 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
             args.output,
             facts=_facts(args, model),
             resume=args.resume,
+            overwrite=args.overwrite,
             again=again,
             camera=_camera(args, model, sample),
-            watch=functools.partial(_show, bar),
-            tell=lambda line: console.print(Text(line, "yellow")),
+            events=filming.FilmingEvents(
+                chunk=functools.partial(_show, bar),
+                note=lambda line: console.print(Text(line, "yellow")),
+            ),
         )
     _print_summary(filmed, console, as_json=args.json)
+
+
+def _refuse_remote(folder: pathlib.Path) -> None:
+    """Raises: ValueError: an address such as gs://bucket/film: it would name a local folder."""
+    scheme = folder.parts[0] if folder.parts else ""
+    if scheme.endswith(":") and len(folder.parts) > 1:
+        raise ValueError(
+            f"{scheme}//{'/'.join(folder.parts[1:])} is an address; films are made in a local "
+            "folder, from which they can be copied."
+        )
 
 
 def _again(args: Generate) -> filming.Again | None:
@@ -186,12 +195,12 @@ def _teacher_sampling(args: Generate) -> SampleConfig | None:
     return SampleConfig(**chosen)
 
 
-def _camera(args: Generate, model: Model, sample: SampleConfig | None) -> filming.MakeCamera:
+def _camera(args: Generate, model: Model, sample: SampleConfig | None) -> MakeCamera:
     if sample is None:
-        return functools.partial(filming.student_camera, model, whole_shots=args.whole_shots)
+        return functools.partial(student_camera, model, whole_shots=args.whole_shots)
     # Trajectories follow the schedule that the model was trained with.
     sample = dataclasses.replace(sample, shift=model.config.rollout.shift)
-    return functools.partial(filming.teacher_camera, model, sample=sample, negative=args.negative)
+    return functools.partial(teacher_camera, model, sample=sample, negative=args.negative)
 
 
 def _summary(story: Story, model: Model) -> str:
@@ -235,22 +244,25 @@ def _print_summary(filmed: filming.Filmed, console: Console, *, as_json: bool) -
         return
     if not manifest["complete"]:
         missing = [place + 1 for place in filmed.film.missing()]
-        console.print(f"Still to be filmed: {_listed(missing)}; --resume films what is missing.")
+        console.print(
+            Text(f"Still to be filmed: {_listed(missing)}; --resume films what is missing.")
+        )
         return
     timings = manifest["timings"]
-    console.print(
-        f"{folder / FILM} and {CONTACT} are ready: "
-        f"{timings['frames']} frames in {timings['total']:.1f} s.",
-        soft_wrap=True,
-        highlight=False,
+    done = (
+        f"{timings['frames']} frames in {timings['total']:.1f} s."
+        if filmed.shots
+        else "the film is complete, and nothing was left to do."
     )
+    # As text: a folder's name may hold what the console would read as markup.
+    console.print(Text(f"{folder / FILM} and {CONTACT} are ready: {done}"), soft_wrap=True)
 
 
 def _listed(shots: list[int]) -> str:
     return f"shot{'s' if len(shots) > 1 else ''} {', '.join(map(str, shots))}"
 
 
-def _show(bar: ProgressBar, progress: filming.FilmingProgress) -> None:
+def _show(bar: ProgressBar, progress: FilmingProgress) -> None:
     """Show a chunk, and a line for the first frames and for every finished shot."""
     plan, chunk = progress.piece.plan, progress.piece.chunk
     # The wait that a viewer has, compilation included; the rate beside the bar leaves it out.

@@ -38,8 +38,8 @@ from shotstream_jax.directing.shot_files import (
 from shotstream_jax.directing.take_writer import TakeWriter
 from shotstream_jax.directing.video import concatenate, read_video
 from shotstream_jax.files import atomic_file
-from shotstream_jax.strict_json import brief
 from shotstream_jax.story import ShotPlan, Story, dump_story
+from shotstream_jax.strict_json import brief
 from shotstream_jax.typing import HostLatents
 
 
@@ -53,6 +53,7 @@ class FilmFolder:
       model: digest of the model; another model cannot finish the film.
       dtype: format that the transformer computes in; another one films a little differently.
       badge: what must not be overlooked on the contact sheet, such as "random weights".
+      chunk_shape: of one chunk's latents: batch, frame, row, col, chan.
     """
 
     folder: pathlib.Path
@@ -60,6 +61,7 @@ class FilmFolder:
     model: str
     dtype: str
     badge: str
+    chunk_shape: tuple[int, ...]
 
     def missing(self) -> tuple[int, ...]:
         """Places of the shots that are not complete on disk."""
@@ -74,13 +76,15 @@ class FilmFolder:
             size=self.story.defaults.size,
         )
 
-    def latents(self, index: int, shape: tuple[int, ...]) -> HostLatents:
-        """Latents of a finished shot, of the shape that its plan gives.
+    def latents(self, plan: ShotPlan) -> HostLatents:
+        """Latents of a finished shot.
 
         Raises:
-          FilmFolderError: the file is damaged.
+          FilmFolderError: the file is damaged, or not of the shape that the plan gives.
         """
-        return read_latents(self._path(index, "npz"), shape)
+        batch, frames, *rest = self.chunk_shape
+        shape = (batch, plan.chunks * frames, *rest)
+        return read_latents(self._path(plan.index, "npz"), shape)
 
     def check_format(self) -> None:
         """See, before a film is resumed, that model, number format, size and rate are its own.
@@ -92,12 +96,8 @@ class FilmFolder:
         if manifest.is_file():
             refuse_other_format(self.folder, read_json(manifest), self._format())
 
-    def check(self, plan: ShotPlan, shape: tuple[int, ...]) -> bool:
+    def check(self, plan: ShotPlan) -> bool:
         """See that a finished shot is the one that the story asks for now, and undamaged.
-
-        Args:
-          plan: of the shot, as the story has it now.
-          shape: of its latents.
 
         Returns:
           Whether it was filmed after other takes of earlier shots than those here now.
@@ -128,7 +128,7 @@ class FilmFolder:
                     self._path(plan.index, suffix),
                     facts.get(suffix, {}) if isinstance(facts, dict) else None,
                 )
-            self.latents(plan.index, shape)
+            self.latents(plan)
         except FilmFolderError as error:
             raise FilmFolderError(f"{error}. {_again(number)}") from error
         return stale

@@ -4,67 +4,49 @@ import dataclasses
 import functools
 import pathlib
 import platform
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from shotstream_jax.directing.film_folder import (
-    FilmFolder,
+from shotstream_jax.directing.cameras import FilmsShots, MakeCamera, student_camera
+from shotstream_jax.directing.film_folder import FilmFolder
+from shotstream_jax.directing.folder_contents import (
     FilmFolderError,
+    check_folder,
+    claimed,
+    drop_replaced,
+    is_begun,
     missing_shots,
-    open_film,
-    retaken,
-    with_takes,
+    restore,
+    set_aside,
 )
+from shotstream_jax.directing.takes import retaken, with_takes
+from shotstream_jax.directing.timings import FilmingProgress, Timings
 from shotstream_jax.model import Model
-from shotstream_jax.progress import RateMeter, seconds_left
+from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.rollout.stream import (
-    Camera,
-    ContextFrameStore,
     FilmedChunk,
     context_sources,
     one_ahead,
     plan_story,
 )
-from shotstream_jax.rollout.teacher import SampleConfig
-from shotstream_jax.rollout.teacher_camera import TeacherCamera
 from shotstream_jax.story import ShotPlan, Story, full_captions
-from shotstream_jax.typing import Latents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FilmingProgress:
-    """Progress after a chunk.
+class FilmingEvents:
+    """What is called while a story is filmed.
 
     Attributes:
-      piece: the chunk that was just recorded.
-      shots: of the story.
-      chunks_done: chunks recorded by this run, of all shots.
-      chunks_left: chunks still to be filmed.
-      frames: video frames recorded by this run.
-      shot_frames: video frames of this shot so far.
-      seconds: since this run began, compilation included.
-      shot_seconds: since this shot began.
-      fps: video frames per second since the first chunk; `None` before the second.
-      seconds_left: time left at the rate so far, once there is one.
+      chunk: after every chunk, and after a shot's last one when all of the shot is on disk.
+      note: with a line for everything that is done differently from what the story says.
     """
 
-    piece: FilmedChunk
-    shots: int
-    chunks_done: int
-    chunks_left: int
-    frames: int
-    shot_frames: int
-    seconds: float
-    shot_seconds: float
-    fps: float | None
-    seconds_left: float | None
-
-
-FilmingWatch = Callable[[FilmingProgress], None]
+    chunk: Callable[[FilmingProgress], None] = lambda progress: None
+    note: Callable[[str], None] = lambda line: None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,33 +64,6 @@ class Again:
     seed: int | None = None
 
 
-@runtime_checkable
-class FilmsShots(Protocol):
-    """What films the shots of one film: a camera of the student, or of the teacher."""
-
-    @property
-    def store(self) -> ContextFrameStore:
-        """Frames that later shots may see."""
-        ...
-
-    @property
-    def sampler(self) -> str:
-        """How it samples, where that is not how the model's student does."""
-        ...
-
-    def film(self, plan: ShotPlan) -> Iterator[FilmedChunk]:
-        """Film a take, chunk by chunk."""
-        ...
-
-    def replay(self, plan: ShotPlan, latents: Latents) -> Iterator[FilmedChunk]:
-        """Take a shot that was filmed before as filmed."""
-        ...
-
-
-MakeCamera = Callable[[Sequence[ShotPlan], tuple[int, int]], FilmsShots]
-"""Makes what films the shots of some plans, at a height and width in pixels."""
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Filmed:
     """A finished film.
@@ -116,10 +71,16 @@ class Filmed:
     Attributes:
       film: its folder.
       stale: places of shots that were filmed after other takes of earlier shots than there are now.
+      shots: places of the shots that this run filmed.
     """
 
     film: FilmFolder
     stale: tuple[int, ...]
+    shots: tuple[int, ...]
+
+
+class NotFiniteError(ValueError):
+    """A chunk with latents or pixels that are NaN or infinite; shots before it are kept."""
 
 
 def film_story(
@@ -129,10 +90,10 @@ def film_story(
     *,
     facts: Mapping[str, Any] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     again: Again | None = None,
     camera: MakeCamera | None = None,
-    watch: FilmingWatch = lambda progress: None,
-    tell: Callable[[str], None] = lambda line: None,
+    events: FilmingEvents = FilmingEvents(),
 ) -> Filmed:
     """Film a story into a folder, shot by shot; a finished shot is never lost.
 
@@ -142,76 +103,107 @@ def film_story(
       folder: new or empty; or, to resume, the folder it was begun in.
       facts: more lines for the manifest.
       resume: go on with the shots that are missing.
+      overwrite: film anew; the film that is there is kept until the new one is complete.
       again: with `resume`, film finished shots again; replaced takes stay in `takes/`.
       camera: makes what films; by default a camera of the causal student.
-      watch: called after every chunk.
-      tell: called with a line for everything that is done differently from what the story says.
+      events: what is called meanwhile.
 
     Raises:
-      FilmFolderError: a folder that is not empty, or that holds another film.
-      ValueError: a story that the model cannot film, such as a caption that is too long.
+      FilmFolderError: a folder that is not empty, that holds another film, or that another process
+        films in.
+      ValueError: a story that the model cannot film, such as a caption that is too long; or a
+        chunk that is not finite.
       OSError: no room, or no permission.
     """
     folder = pathlib.Path(folder)
+    if resume and overwrite:
+        raise ValueError("To resume a film and to overwrite it exclude each other; choose one.")
+    check_folder(folder, resume=resume, overwrite=overwrite)
+    with claimed(folder):
+        return _film_claimed(
+            model,
+            story,
+            folder,
+            facts=facts or {},
+            resume=resume,
+            again=again,
+            camera=camera or functools.partial(student_camera, model),
+            events=events,
+        )
+
+
+def _film_claimed(
+    model: Model,
+    story: Story,
+    folder: pathlib.Path,
+    *,
+    facts: Mapping[str, Any],
+    resume: bool,
+    again: Again | None,
+    camera: MakeCamera,
+    events: FilmingEvents,
+) -> Filmed:
     if resume:
-        story = _with_takes(story, folder, tell)
+        story = _with_takes(story, folder, events.note)
     story = story.resolved()
-    todo, replaced = _to_film(story, folder, again)
+    todo, replaced = _to_film(story, folder, again, resume=resume)
     if again is not None:
         story = retaken(story, replaced, {again.shot: again.seed})
     _check_captions(model, story)
     plans = plan_story(model.networks, story)
-    films = (camera or functools.partial(student_camera, model))(plans, story.defaults.size)
-    # Another sampler films another film, as another model does.
-    digest = "+".join(filter(None, (model.digest, films.sampler)))
-    film = open_film(folder, story, model=digest, badge=model.badge, resume=resume)
-    kept = [plan for plan in plans if plan.index not in (*todo, *film.missing())]
-    stale = tuple(plan.index for plan in kept if film.check(plan))
-    # Everything has been checked; from here on the folder changes.
-    for place in replaced:
-        film.put_aside(place)
-    film.begin()
-    timings = _Timings(chunks=sum(plans[k].chunks for k in todo), shots=len(plans))
-    _film_shots(
-        film, films, plans, todo, lambda piece, frames: watch(timings.record(piece, frames))
+    films = camera(plans, story.defaults.size)
+    film = FilmFolder(
+        folder=folder,
+        story=story,
+        # Another sampler films another film, as another model does.
+        model="+".join(filter(None, (model.digest, films.sampler))),
+        dtype=jnp.dtype(model.networks.compute.dtype).name,
+        badge=model.badge,
+        chunk_shape=_chunk_shape(model.config, story.defaults.size),
     )
-    if not film.missing():
-        film.finish(
-            {
-                **(facts or {}),
-                **_versions(),
-                "seeds": [shot.seed for shot in story.shots],
-                "takes": [shot.take or 0 for shot in story.shots],
-                "stale": [story.shot_id(place) for place in stale],
-                "timings": timings.as_json(),
-            }
-        )
-    return Filmed(film=film, stale=stale)
+    stale = _check_kept(film, plans, todo) if resume else ()
+    if resume and not todo and film.is_complete():
+        return Filmed(film=film, stale=stale, shots=())
+    # Everything has been checked; from here on the folder changes.
+    if not resume and is_begun(folder):
+        set_aside(folder)
+    try:
+        for place in replaced:
+            film.put_aside(place)
+        for place in film.put_surplus_aside():
+            events.note(f"Shot {place + 1} is of a longer story; its files are in takes/ now.")
+        film.begin()
+        timings = Timings(chunks=sum(plans[k].chunks for k in todo), shots=len(plans))
+        _film_shots(film, films, plans, todo, lambda *chunk: events.chunk(timings.record(*chunk)))
+        if not film.missing():
+            film.finish(
+                {
+                    **facts,
+                    **_versions(),
+                    "seeds": [shot.seed for shot in story.shots],
+                    "takes": [shot.take or 0 for shot in story.shots],
+                    "stale": [story.shot_id(place) for place in stale],
+                    "timings": timings.as_json(),
+                }
+            )
+            drop_replaced(folder)
+    finally:
+        # Only a film of which no shot was finished makes room again for the one before it.
+        restore(folder)
+    return Filmed(film=film, stale=stale, shots=todo)
 
 
-def student_camera(
-    model: Model, plans: Sequence[ShotPlan], size: tuple[int, int], *, whole_shots: bool = False
-) -> FilmsShots:
-    """A camera of the causal student that keeps the frames which some plans name.
+def _check_kept(
+    film: FilmFolder, plans: Sequence[ShotPlan], todo: Sequence[int]
+) -> tuple[int, ...]:
+    """See that all shots that are to be kept are those of the story, and undamaged.
 
-    With `whole_shots` each shot is denoised in one program: the same film, but no frame of a shot
-    is there before all of them.
+    Returns:
+      Places of those that were filmed after other takes of earlier shots than there are now.
     """
-    wanted = context_sources(plans)
-    return Camera(model.networks, size, wanted=wanted, whole_takes=whole_shots)
-
-
-def teacher_camera(
-    model: Model,
-    plans: Sequence[ShotPlan],
-    size: tuple[int, int],
-    *,
-    sample: SampleConfig,
-    negative: str | None = None,
-) -> FilmsShots:
-    """A camera of the bidirectional teacher that keeps the frames which some plans name."""
-    wanted = context_sources(plans)
-    return TeacherCamera(model.networks, size, sample=sample, negative=negative, wanted=wanted)
+    film.check_format()
+    kept = [plan for plan in plans if plan.index not in todo]
+    return tuple(plan.index for plan in kept if film.check(plan))
 
 
 def _film_shots(
@@ -221,19 +213,41 @@ def _film_shots(
     todo: Sequence[int],
     delivered: Callable[[FilmedChunk, int], None],
 ) -> None:
-    """Film the shots of `todo`, and replay finished ones as far as those need them."""
+    """Film the shots of `todo`, and replay finished ones as far as those need them.
+
+    Raises:
+      NotFiniteError: a chunk that is not finite; its shot is not kept.
+    """
     # Shots after the last one to film are not replayed: nothing sees them.
     for plan in plans[: max(todo, default=-1) + 1]:
         if plan.index in todo:
+            last = None
             with film.take_writer(plan) as take:
                 for piece in one_ahead(films.film(plan)):
-                    delivered(piece, take.add(piece))
+                    _refuse_not_finite(piece)
+                    frames = take.add(piece)
+                    if piece.ends_shot:
+                        last = piece, frames
+                    else:
+                        delivered(piece, frames)
+            # Of its last chunk a shot is told of when all of it is on disk.
+            if last is not None:
+                delivered(*last)
         else:
             # Decoded again for what later shots see, and from latents: the mp4, whose colours are
             # rounded and subsampled, would show them something else.
-            for _ in films.replay(plan, jax.numpy.asarray(film.latents(plan.index))):
+            for _ in films.replay(plan, jnp.asarray(film.latents(plan))):
                 pass
         films.store.keep(context_sources(plans[plan.index + 1 :]))
+
+
+def _refuse_not_finite(piece: FilmedChunk) -> None:
+    if not piece.finite:
+        raise NotFiniteError(
+            f"Shot {piece.plan.index + 1}, chunk {piece.chunk + 1}: latents or pixels are NaN or "
+            "infinite, so filming stops; shots before it are kept. Check the weights (`shotstream "
+            "convert` refuses those that are not finite), or compute in float32."
+        )
 
 
 def _with_takes(story: Story, folder: pathlib.Path, tell: Callable[[str], None]) -> Story:
@@ -245,10 +259,12 @@ def _with_takes(story: Story, folder: pathlib.Path, tell: Callable[[str], None])
 
 
 def _to_film(
-    story: Story, folder: pathlib.Path, again: Again | None
+    story: Story, folder: pathlib.Path, again: Again | None, *, resume: bool
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Places of the shots to film, and of those among them whose finished takes are replaced."""
     missing = missing_shots(folder, len(story.shots))
+    if not resume:
+        return tuple(range(len(story.shots))), ()
     if again is None:
         return missing, ()
     count = len(story.shots)
@@ -262,6 +278,11 @@ def _to_film(
         )
     todo = tuple(range(again.shot, count if again.later else again.shot + 1))
     return todo, tuple(place for place in todo if place not in missing)
+
+
+def _chunk_shape(config: ModelConfig, size: tuple[int, int]) -> tuple[int, ...]:
+    """Batch, frame, row, col, chan of one chunk's latents."""
+    return (1, config.rollout.window.chunk, *config.latent_grid(size), config.dit.latent_channels)
 
 
 def _check_captions(model: Model, story: Story) -> None:
@@ -278,57 +299,6 @@ def _check_captions(model: Model, story: Story) -> None:
                 f"Shot {shot.id}: its caption has {count} tokens with the global caption, and "
                 f"{limit} fit; take out {count - limit} (`shotstream check` counts them)."
             )
-
-
-class _Timings:
-    """Counts and times what is recorded, for the progress and for the manifest."""
-
-    def __init__(self, chunks: int, shots: int):
-        self.chunks, self.shots = chunks, shots
-        self.began = self.shot_began = time.perf_counter()
-        self.first: float | None = None
-        self.done = self.frames = self.frames_before_shot = 0
-        # Two rates: a shot's first chunk has fewer frames than its others, and takes as long.
-        self.chunk_rate, self.frame_rate = RateMeter(), RateMeter()
-        self.shot_seconds: dict[str, float] = {}
-
-    def record(self, piece: FilmedChunk, frames: int) -> FilmingProgress:
-        """Count a chunk of some video frames."""
-        now = time.perf_counter()
-        self.done += 1
-        self.frames += frames
-        self.chunk_rate.count()
-        self.frame_rate.count(frames)
-        if self.first is None:
-            self.first = now
-        left = self.chunks - self.done
-        progress = FilmingProgress(
-            piece=piece,
-            shots=self.shots,
-            chunks_done=self.done,
-            chunks_left=left,
-            frames=self.frames,
-            shot_frames=self.frames - self.frames_before_shot,
-            seconds=now - self.began,
-            shot_seconds=now - self.shot_began,
-            fps=self.frame_rate.rate,
-            seconds_left=seconds_left(left, self.chunk_rate.rate),
-        )
-        if piece.ends_shot:
-            name = f"shot_{piece.plan.index + 1:02d}"
-            self.shot_seconds[name] = round(progress.shot_seconds, 3)
-            self.shot_began, self.frames_before_shot = now, self.frames
-        return progress
-
-    def as_json(self) -> dict[str, Any]:
-        """Seconds of this run: to the first frames, of each shot, and of all."""
-        first = None if self.first is None else round(self.first - self.began, 3)
-        return {
-            "frames": self.frames,
-            "first_frames_after": first,
-            "shots": self.shot_seconds,
-            "total": round(time.perf_counter() - self.began, 3),
-        }
 
 
 def _versions() -> dict[str, Any]:

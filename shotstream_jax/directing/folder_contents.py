@@ -5,8 +5,8 @@
     .replacing/  .replaced/                                           the film before this one
 
 Nothing else is ever touched. A film that is filmed over is moved to `.replacing`, which becomes
-`.replaced` by one rename when all of it is there, and is removed when the new film is complete. A
-folder found with `.replacing`, or with `.replaced` and no shot of a new film, gets the old one back.
+`.replaced` by one rename when all of it is there, and is removed when the new film is complete.
+Where `.replacing` is found, or `.replaced` and no shot of a new film, the old film is moved back.
 """
 
 import contextlib
@@ -19,6 +19,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+# The plan first: files of a replaced take are moved in this order, and a shot without a plan counts
+# as missing at every moment in between.
 SHOT_FILES = ("json", "mp4", "npz")
 MANIFEST, STORY, FILM, CONTACT, TAKES = (
     "manifest.json",

@@ -25,6 +25,8 @@ _LARGEST_HEADER = 1000
 _ARRAY = "latents.npy"
 _ENCRYPTED = 1  # bit of a zip member's flags
 _PIECE = 1 << 20
+# A digest of 64 characters, with what is approximate behind it.
+_LONGEST_SHOWN = 200
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -135,6 +137,11 @@ def refuse_other_format(
     for name, value in asked.items():
         if name in begun and begun[name] != value:
             raise FilmFolderError(
-                f"{folder} was begun with {name} {brief(begun[name])} and this is {brief(value)}; "
+                f"{folder} was begun with {name} {_shown(begun[name])} and this is {value}; "
                 "film into another folder, or resume with what it was begun with."
             )
+
+
+def _shown(value: object) -> str:
+    """A value of a manifest as an error shows it: a digest whole, and nothing that floods."""
+    return str(value)[:_LONGEST_SHOWN]

@@ -26,6 +26,8 @@ def with_takes(story: Story, folder: pathlib.Path) -> tuple[Story, tuple[int, ..
     shots, changed = list(story.shots), []
     for place, shot in enumerate(shots):
         there = filmed.get(story.shot_id(place))
+        # Takes were counted up in the folder's story by `--only` and `--from`; the author's file
+        # knows nothing of them, and without this --resume would see other plans than those filmed.
         if shot.take is None and there is not None and there.take:
             shots[place] = dataclasses.replace(shot, take=there.take, seed=there.seed)
             changed.append(place)

@@ -171,13 +171,18 @@ def read_video(path: pathlib.Path | str) -> HostFrames:
 
 
 def _new_mp4(path: pathlib.Path) -> av.container.OutputContainer:
-    return av.open(str(path), "w", format="mp4", options=_CONTAINER)
+    return av.open(_local(path), "w", format="mp4", options=_CONTAINER)
+
+
+def _local(path: pathlib.Path) -> str:
+    # Else what stands before a colon is taken for a protocol, as in a folder named by the hour.
+    return f"file:{path}"
 
 
 @contextlib.contextmanager
 def _open(path: pathlib.Path) -> Iterator[av.container.InputContainer]:
     try:
-        container = av.open(str(path))
+        container = av.open(_local(path))
     except av.error.InvalidDataError as error:
         raise ValueError(f"{path} is not a film that can be read; film it again.") from error
     with container:

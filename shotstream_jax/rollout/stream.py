@@ -16,7 +16,7 @@ import numpy as np
 from shotstream_jax.rollout.chunk import ChunkNoise
 from shotstream_jax.rollout.engine import Engine
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.programs import Run, no_profile
+from shotstream_jax.rollout.programs import Run, all_finite, no_profile
 from shotstream_jax.rollout.shot_state import DecodedChunk, PartFrames, ShotState
 from shotstream_jax.story import (
     ContextPolicy,
@@ -26,7 +26,7 @@ from shotstream_jax.story import (
     count_video_frames,
     plan_shot,
 )
-from shotstream_jax.typing import Array, Float, HostFrames, Latents
+from shotstream_jax.typing import Array, Bool, Float, HostFrames, Latents
 
 Noise = Callable[[ShotPlan, int], ChunkNoise]
 """The noise of chunk number `int` of a take, in place of what its plan's seed gives."""
@@ -44,12 +44,14 @@ class FilmedChunk:
       chunk: number within the take.
       latents: its latent frames.
       parts: its video frames, those of each latent frame apart; computed in the background.
+      finite: whether no latent and no pixel is NaN or infinite; 8-bit frames cannot tell.
     """
 
     plan: ShotPlan
     chunk: int
     latents: Latents
     parts: tuple[PartFrames, ...]
+    finite: Bool[Array, ""]
 
     @property
     def frames(self) -> HostFrames:
@@ -212,7 +214,13 @@ class Camera:
         # Before the chunk is yielded: a caller that stops reading here can still continue the take.
         self._state = state
         self._store(plan, number, chunk)
-        return FilmedChunk(plan=plan, chunk=number, latents=chunk.latents, parts=chunk.parts)
+        return FilmedChunk(
+            plan=plan,
+            chunk=number,
+            latents=chunk.latents,
+            parts=chunk.parts,
+            finite=all_finite((chunk.latents, *chunk.pixels)),
+        )
 
     def _store(self, plan: ShotPlan, number: int, chunk: DecodedChunk) -> None:
         """Put aside those frames of a chunk that later takes may name."""

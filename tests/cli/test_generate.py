@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -5,13 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import numpy as np
 import pytest
 import yaml
 
 from shotstream_jax.cli.main import main
-from shotstream_jax.directing import film_folder, take_writer
+from shotstream_jax.cli.progress_bar import ProgressBar
+from shotstream_jax.directing import folder_contents, shot_files
 from shotstream_jax.directing.video import read_video
 from shotstream_jax.presets import TINY
 from shotstream_jax.rollout.stream import Camera
@@ -150,14 +153,14 @@ def test_a_real_interrupt_stops_a_real_process(story, tmp_path):
 
 
 def test_disk_full_while_writing_a_shot_loses_nothing(run, story, tmp_path, monkeypatch):
-    folder, real = tmp_path / "film", take_writer.np.savez
+    folder, real = tmp_path / "film", shot_files.np.savez
 
     def full_at_second(file, **arrays):
         if "shot_02" in file.name:
             raise OSError(28, "No space left on device")
         real(file, **arrays)
 
-    monkeypatch.setattr(take_writer.np, "savez", full_at_second)
+    monkeypatch.setattr(shot_files.np, "savez", full_at_second)
     status, _, err = run("generate", story, "-o", folder)
     assert status == 2
     assert "No space left on device" in err.splitlines()[-1]
@@ -225,17 +228,63 @@ def test_a_begun_film_is_refused_with_the_way_on(film, refused, story):
     assert files(film) == before
 
 
-def test_overwriting_replaces_the_film_and_refuses_anything_else(
-    film, run, refused, story, tmp_path
-):
+def test_overwriting_replaces_the_film_and_leaves_anything_else(film, run, story, tmp_path):
+    """Kind: --overwrite took a person's own files for the film's, or refused because of them."""
     folder = tmp_path / "film"
     run("generate", story, "-o", folder)
-    (folder / "shot_09.mp4").write_bytes(b"of a longer story")
+    for name in ("shot_09.mp4", ".shot_03.mp4.part"):
+        (folder / name).write_bytes(b"of a longer story")
+    for name in ("notes.txt", "shot_notes.json"):
+        (folder / name).write_text("mine")
     assert run("generate", story, "-o", folder, "--overwrite")[0] == 0
-    assert files(folder) == files(film)
-    (folder / "notes.txt").write_text("mine")
-    assert "notes.txt" in refused("generate", story, "-o", folder, "--overwrite")
+    assert files(folder) == sorted([*files(film), "notes.txt", "shot_notes.json"])
     assert (folder / "notes.txt").read_text() == "mine"
+
+
+def content(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"shots": [{"caption": "word " * 600}]}, (), "tokens"),
+        ({"defaults": {"size": [40, 48]}}, (), "40"),
+        ({"shots": []}, (), "shots"),
+        ({}, ("--checkpoint", "none"), "none"),
+        ({}, ("--resume",), "exclude"),
+    ],
+)
+def test_overwriting_with_a_mistake_keeps_the_film(
+    film, refused, story, tmp_path, changes, options, said
+):
+    """Kind: --overwrite deleted first and refused after."""
+    folder = tmp_path / "film"
+    shutil.copytree(film, folder)
+    before = content(folder)
+    line = refused("generate", edited(story, **changes), "-o", folder, "--overwrite", *options)
+    assert said in line
+    assert content(folder) == before
+
+
+def test_overwriting_that_fails_before_a_shot_is_done_keeps_the_film(
+    film, run, story, tmp_path, monkeypatch
+):
+    """Kind: a film was lost to one that never came."""
+    folder = tmp_path / "film"
+    shutil.copytree(film, folder)
+    before = content(folder)
+
+    def full(file, **arrays):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shot_files.np, "savez", full)
+    assert run("generate", story, "-o", folder, "--overwrite")[0] == 2
+    assert content(folder) == before
 
 
 def test_a_file_in_place_of_the_folder_is_refused(refused, story, tmp_path):
@@ -245,10 +294,10 @@ def test_a_file_in_place_of_the_folder_is_refused(refused, story, tmp_path):
 
 def test_folder_that_cannot_be_written_is_refused(refused, story, tmp_path, monkeypatch):
     # Simulated: to the superuser, whom tests may run as, no folder is read-only.
-    def denied(path, *args, **kwargs):
-        raise PermissionError(13, "Permission denied", str(path))
+    def denied(**options):
+        raise PermissionError(13, "Permission denied", str(options["dir"] / "probe"))
 
-    monkeypatch.setattr(film_folder.pathlib.Path, "touch", denied)
+    monkeypatch.setattr(folder_contents.tempfile, "TemporaryFile", denied)
     line = refused("generate", story, "-o", tmp_path / "film")
     assert "Permission denied" in line
     assert "film" in line
@@ -263,12 +312,209 @@ def test_resuming_another_story_is_refused(refused, run, story, tmp_path):
     assert "shot_01" in line
 
 
-def test_resuming_from_damaged_latents_is_refused(refused, run, story, tmp_path):
+def damaged(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def swapped(path):
+    shutil.copy(path.with_name(path.name.replace("01", "02")), path)
+
+
+def without_checksums(change):
+    """The change, in a folder of release 0.1, which kept none."""
+
+    def changed(path):
+        plan = path.with_suffix(".json")
+        document = json.loads(plan.read_text())
+        del document["files"]
+        plan.write_text(json.dumps(document))
+        change(path)
+
+    return changed
+
+
+def not_finite(path):
+    with np.load(path) as stored:
+        latents = stored["latents"]
+    latents[0, 0, 0, 0, 0] = np.nan
+    np.savez(path.open("wb"), latents=latents)
+
+
+def of_another_shape(path):
+    np.savez(path.open("wb"), latents=np.zeros((1, 3, 2, 2, 4), np.float32))
+
+
+def compressed(path):
+    with np.load(path) as stored:
+        np.savez_compressed(path.open("wb"), latents=stored["latents"])
+
+
+def bare(path):
+    np.save(path.open("wb"), np.zeros((1, 3), np.float32))
+
+
+def endless(path):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 1099511627776), }"
+    header += b" " * (117 - len(header)) + b"\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("latents.npy", b"\x93NUMPY\x01\x00\x76\x00" + header)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("shot_01.npz", damaged),
+        ("shot_01.mp4", damaged),
+        ("shot_01.mp4", swapped),
+        ("shot_01.npz", swapped),
+        ("shot_01.mp4", lambda path: path.unlink()),
+        ("shot_01.npz", lambda path: path.write_text("text")),
+        ("shot_01.npz", without_checksums(not_finite)),
+        ("shot_01.npz", without_checksums(of_another_shape)),
+        ("shot_01.npz", without_checksums(compressed)),
+        ("shot_01.npz", without_checksums(bare)),
+        ("shot_01.npz", without_checksums(endless)),
+        ("shot_01.npz", without_checksums(lambda path: path.write_bytes(b"PK\x03\x04 cut"))),
+        ("shot_01.json", lambda path: path.write_text("[]")),
+        ("shot_01.json", lambda path: path.write_text("null")),
+        ("shot_01.json", lambda path: path.write_text("[" * 100_000)),
+        ("shot_01.json", lambda path: path.write_text('{"captions": 3, "index": {}}')),
+        ("shot_01.json", lambda path: path.write_text('{"context": [7]}')),
+        ("shot_01.json", lambda path: path.write_bytes(b"\xff\xfe")),
+        ("manifest.json", lambda path: path.write_text("[]")),
+        ("manifest.json", lambda path: path.write_text("[" * 100_000)),
+        ("story.yaml", lambda path: path.write_text("[")),
+    ],
+)
+def test_a_damaged_film_folder_is_noticed_before_any_work(
+    film, refused, story, tmp_path, monkeypatch, name, change
+):
+    """Kind: finished shots were taken on trust: damaged, swapped or hostile files."""
     folder = tmp_path / "film"
-    run("generate", story, "-o", folder)
+    shutil.copytree(film, folder)
+    for suffix in ("json", "mp4", "npz"):
+        if change is not swapped or suffix == "json":
+            (folder / f"shot_02.{suffix}").unlink()
+    change(folder / name)
+    before = content(folder)
+    monkeypatch.setattr(Camera, "film", None)
+    assert name in refused("generate", story, "-o", folder, "--resume")
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"fps": 16}, (), "fps 8 and this is 16"),
+        ({"size": [48, 48]}, (), "size [32, 48] and this is [48, 48]"),
+        ({"chunks": 2}, (), "chunks 1 and the story says 2"),
+        ({}, ("--dtype", "bfloat16"), "dtype float32 and this is bfloat16"),
+    ],
+)
+def test_a_film_is_resumed_in_its_own_format(
+    film, refused, run, story, tmp_path, changes, options, said
+):
+    """Kind: a film was finished in another format than it was begun in."""
+    folder = tmp_path / "film"
+    shutil.copytree(film, folder)
     (folder / "shot_02.json").unlink()
-    (folder / "shot_01.npz").write_bytes(b"PK\x03\x04 cut short")
-    assert "shot_01.npz is damaged" in refused("generate", story, "-o", folder, "--resume")
+    before, first = content(folder), story.read_text()
+    defaults = {"seed": 3, "size": [32, 48], "fps": 8, "chunks": 1, **changes}
+    line = refused("generate", edited(story, defaults=defaults), "-o", folder, "--resume", *options)
+    assert said in line
+    assert content(folder) == before
+    story.write_text(first)
+    assert run("generate", story, "-o", folder, "--resume")[0] == 0
+    np.testing.assert_array_equal(read_video(folder / "film.mp4"), read_video(film / "film.mp4"))
+
+
+def test_an_edited_shot_that_was_not_filmed_is_filmed_as_edited(film, run, story, tmp_path):
+    """Kind: story.yaml, title and manifest said something else than what the folder films."""
+    folder = tmp_path / "film"
+    shutil.copytree(film, folder)
+    (folder / "shot_02.json").unlink()
+    shots = [{"caption": "wide shot, it walks right."}, {"caption": "close shot, it waits."}]
+    changed = edited(story, shots=shots, title="Another title")
+    assert run("generate", changed, "-o", folder, "--resume")[0] == 0
+    assert "it waits" in (folder / "story.yaml").read_text()
+    assert manifest_of(folder)["title"] == "Another title"
+    again = tmp_path / "again"
+    assert run("generate", folder / "story.yaml", "-o", again)[0] == 0
+    np.testing.assert_array_equal(read_video(folder / "film.mp4"), read_video(again / "film.mp4"))
+
+
+def test_a_shorter_story_leaves_nothing_stale(film, run, story, tmp_path):
+    """Kind: shots of a longer story stayed beside a shorter one."""
+    folder = tmp_path / "film"
+    shutil.copytree(film, folder)
+    shorter = edited(story, shots=[{"caption": "wide shot, it walks right."}])
+    status, _, said = run("generate", shorter, "-o", folder, "--resume")
+    assert status == 0
+    assert "Shot 2 is of a longer story" in said
+    assert not (folder / "shot_02.mp4").exists()
+    assert (folder / "takes" / "shot_02_take_0.npz").exists()
+    assert len(read_video(folder / "film.mp4")) == len(read_video(folder / "shot_01.mp4"))
+    assert manifest_of(folder)["shots"] == ["shot_01.mp4"]
+
+
+def test_resuming_a_finished_film_changes_nothing(film, run, story, tmp_path):
+    folder = tmp_path / "film"
+    shutil.copytree(film, folder)
+    before = content(folder)
+    status, _, said = run("generate", story, "-o", folder, "--resume")
+    assert status == 0
+    assert "nothing was left to do" in said
+    assert content(folder) == before
+
+
+def test_a_chunk_that_is_not_finite_ends_filming_and_keeps_shots(
+    refused, run, story, tmp_path, monkeypatch
+):
+    """Kind: weights that give NaN filmed black frames without a word."""
+    folder, real = tmp_path / "film", Camera.film
+
+    def broken(self, plan, **how):
+        for piece in real(self, plan, **how):
+            yield dataclasses.replace(piece, finite=np.bool_(plan.index == 0))
+
+    monkeypatch.setattr(Camera, "film", broken)
+    assert "Shot 2, chunk 1" in refused("generate", story, "-o", folder)
+    assert "shot_01.json" in files(folder)
+    assert "shot_02.json" not in files(folder)
+    monkeypatch.undo()
+    assert run("generate", story, "-o", folder, "--resume")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["film-2026-11-25T12:30:00", "x[/y]", "[red]x"])
+def test_any_name_of_a_folder_will_do(run, story, tmp_path, monkeypatch, name):
+    """Kind: a folder's name was read as a protocol, or as markup."""
+    monkeypatch.chdir(tmp_path)
+    status, _, said = run("generate", story, "-o", name)
+    assert status == 0
+    assert f"{name}/film.mp4" in said
+    assert (tmp_path / name / "film.mp4").is_file()
+
+
+def test_an_address_is_no_folder(refused, story, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "gs://bucket/film" in refused("generate", story, "-o", "gs://bucket/film")
+    assert files(tmp_path) == ["story.yaml"]
+
+
+def test_a_shot_is_told_of_when_it_is_on_disk(run, story, tmp_path, monkeypatch):
+    """Kind: "Shot N" was printed before it was safe."""
+    folder, seen = tmp_path / "film", []
+
+    def line(self, text):
+        plans = [name for name in files(folder) if name.endswith(".json") and "shot" in name]
+        seen.append((text[:6], plans))
+
+    monkeypatch.setattr(ProgressBar, "line", line)
+    assert run("generate", story, "-o", folder)[0] == 0
+    assert [text for text, _ in seen] == ["First ", "Shot 1", "Shot 2"]
+    assert [plans for _, plans in seen[1:]] == [["shot_01.json"], ["shot_01.json", "shot_02.json"]]
 
 
 THREE = """
