@@ -81,8 +81,12 @@ def check_folder(folder: pathlib.Path, *, resume: bool = False, overwrite: bool 
         existing = existing.parent
     if not existing.is_dir():
         raise FilmFolderError(f"{existing} is a file; a film needs a folder, give another name.")
-    with tempfile.TemporaryFile(dir=existing):  # raises OSError with the folder's name
-        pass
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        # With the folder that was asked for, not the name of this file.
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from error
     if existing != folder:
         return
     with _lock(folder):

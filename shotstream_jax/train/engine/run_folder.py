@@ -32,7 +32,15 @@ _RENAMED_SETTINGS = {
 _REMOVED_SETTINGS = {"cache_gradient": "detached", "dmd.outside": "drop"}
 """Settings of version 0.1.0 that are gone, with the one value that a run still computes with."""
 
+_REPLACED = ".replaced"
+"""The run before this one, until this one has a checkpoint."""
+
 RUN_FILE, LOCK, EXPORT, VALIDATION = "run.json", "lock", "export", "validation"
+
+# What a run has that has not taken a step: metrics are opened before the first.
+_OF_A_START = frozenset(
+    {RUN_FILE, "metrics.jsonl", "validation.jsonl", "checkpoints", "tensorboard"}
+)
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do if the folder holds a run already."""
@@ -61,15 +69,35 @@ def opened(training: Settings, existing: Existing) -> Iterator[pathlib.Path]:
       OSError: a folder that cannot be written.
     """
     folder = training.output
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     # The lock comes first: two processes that start together must not both find the folder empty.
     # It is opened for appending, which creates the file and never empties it.
     with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         _take(lock, folder)
-        _clear_or_refuse(folder, existing)
-        with atomic_file(folder / RUN_FILE) as partial:
-            partial.write_text(json.dumps(describe(training), indent=1) + "\n", encoding="utf-8")
-        yield folder
+        # Of an --overwrite that was killed before its first checkpoint.
+        _put_back(folder)
+        _refuse(folder, existing)
+        begun = stored_facts(folder)
+        if begun is not None and existing == "resume":
+            refuse_other(training, begun)
+        if begun is not None and existing == "overwrite":
+            _set_aside(folder)
+        try:
+            with atomic_file(folder / RUN_FILE) as partial:
+                text = json.dumps(describe(training), indent=1) + "\n"
+                partial.write_text(text, encoding="utf-8")
+            yield folder
+        except BaseException:
+            if begun is None or existing == "overwrite":
+                _forget_failed_start(folder)
+            _put_back(folder)
+            if made and {path.name for path in folder.iterdir()} == {LOCK}:
+                # Nothing was begun: weights or data of an earlier stage were missing, say.
+                shutil.rmtree(folder)
+            raise
+        if (folder / _REPLACED).is_dir():
+            shutil.rmtree(folder / _REPLACED)
 
 
 def describe(training: Settings) -> dict[str, Any]:
@@ -89,10 +117,16 @@ def stored_facts(folder: pathlib.Path) -> dict[str, Any] | None:
     path = folder / RUN_FILE
     if not path.is_file():
         return None
+    advice = "start again with --overwrite"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); start again with --overwrite.") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    # Nested a thousand deep, JSON is beyond Python's stack.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error}); {advice}.") from error
+    parts = (found.get("stage"), found.get("settings")) if isinstance(found, dict) else ()
+    if not parts or not isinstance(parts[0], str) or not isinstance(parts[1], dict):
+        raise ValueError(f"{path} does not describe a run (stage and settings); {advice}.")
+    return found
 
 
 def refuse_other(training: Settings, found: Mapping[str, Any]) -> None:
@@ -129,10 +163,9 @@ def _take(lock: IO[str], folder: pathlib.Path) -> None:
         ) from error
 
 
-def _clear_or_refuse(folder: pathlib.Path, existing: Existing) -> None:
-    """Refuse or remove what the folder holds, unless it is to be resumed."""
-    # Hidden files are temporary ones of killed writers, or of the file system.
-    found = [path for path in folder.iterdir() if path.name != LOCK and path.name[0] != "."]
+def _refuse(folder: pathlib.Path, existing: Existing) -> None:
+    """Refuse what the folder holds, unless it is a run to be resumed or replaced."""
+    found = _visible(folder)
     if not found:
         return
     if not (folder / RUN_FILE).is_file():
@@ -142,9 +175,50 @@ def _clear_or_refuse(folder: pathlib.Path, existing: Existing) -> None:
             f"{folder} holds a run; go on with it (--resume), start it again (--overwrite), or "
             "give another --output."
         )
-    if existing == "overwrite":
-        for path in found:
+
+
+def _set_aside(folder: pathlib.Path) -> None:
+    """Move a run out of the way of one that may fail to start."""
+    held = folder / _REPLACED
+    held.mkdir()
+    # run.json first: without it the folder is not taken for the new run's.
+    for path in sorted(_visible(folder), key=lambda path: path.name != RUN_FILE):
+        path.rename(held / path.name)
+
+
+def _put_back(folder: pathlib.Path) -> None:
+    """Move a run back whose successor has no checkpoint, or remove it if that has one."""
+    held = folder / _REPLACED
+    if not held.is_dir() or held.is_symlink():
+        return
+    if _has_progress(folder):
+        shutil.rmtree(held)
+        return
+    for path in sorted(held.iterdir(), key=lambda path: path.name == RUN_FILE):
+        target = folder / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.rename(target)
+    held.rmdir()
+
+
+def _forget_failed_start(folder: pathlib.Path) -> None:
+    """Remove the description of a run that came to nothing: no checkpoint, no dataset, no dump."""
+    if not _has_progress(folder) and {path.name for path in _visible(folder)} <= _OF_A_START:
+        for path in _visible(folder):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _has_progress(folder: pathlib.Path) -> bool:
+    """Whether a run has left what a later one could go on from, or a person would look at."""
+    checkpoints = folder / "checkpoints"
+    saved = checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())
+    return saved or any(path.name not in _OF_A_START for path in _visible(folder))
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+    # Hidden files are temporary ones of killed writers, or of the file system.
+    return [path for path in folder.iterdir() if path.name != LOCK and path.name[0] != "."]
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:

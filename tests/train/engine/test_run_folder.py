@@ -31,7 +31,74 @@ def test_a_run_is_resumed_or_overwritten_only_when_asked(tmp_path):
     with opened(training, "resume"):
         assert (folder / "metrics.jsonl").exists()
     with opened(training, "overwrite"):
-        assert sorted(path.name for path in folder.iterdir()) == ["lock", "run.json"]
+        assert visible(folder) == ["lock", "run.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "run.json"]
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+
+
+def failing(training, existing, after):
+    with opened(training, existing) as folder:
+        after(folder)
+        # Weights of an earlier stage that are not there, or any other end of a start.
+        raise LookupError(folder)
+
+
+def fail(training, existing, *, after=lambda folder: None):
+    with pytest.raises(LookupError):
+        failing(training, existing, after)
+
+
+def test_a_failed_start_leaves_nothing(tmp_path):
+    """Kind: a failed start left a lock and a run folder, which the next start then refused."""
+    fail(toy(tmp_path / "runs" / "run"), "refuse")
+    assert not (tmp_path / "runs" / "run").exists()
+    (tmp_path / "mine").mkdir()
+    fail(toy(tmp_path / "mine"), "refuse")
+    assert visible(tmp_path / "mine") == ["lock"]
+
+
+def run_of(folder, step="000004"):
+    (folder / "checkpoints" / step).mkdir(parents=True)
+    (folder / "metrics.jsonl").write_text(step)
+
+
+def test_an_overwrite_that_fails_to_start_gives_the_run_back(tmp_path):
+    """Kind: --overwrite deleted first and refused after."""
+    training = toy(tmp_path / "run")
+    with opened(training, "refuse") as folder:
+        run_of(folder)
+    fail(toy(tmp_path / "run", seed=7), "overwrite")
+    assert (folder / "checkpoints" / "000004").is_dir()
+    with opened(training, "resume"):
+        pass
+    # With a checkpoint of its own it has taken the other's place.
+    fail(toy(tmp_path / "run", seed=7), "overwrite", after=lambda folder: run_of(folder, "000008"))
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["000008"]
+    assert not (folder / ".replaced").exists()
+
+
+def test_a_run_without_a_checkpoint_is_compared_too(tmp_path):
+    """Kind: a run of other settings was gone on with from step 0, without a word."""
+    with opened(toy(tmp_path / "run"), "refuse"):
+        pass
+    with (
+        pytest.raises(ValueError, match="with seed 0, and it is 7 now"),
+        opened(toy(tmp_path / "run", seed=7), "resume"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "3", '{"stage": 3}', "[" * 100_000])
+def test_a_damaged_description_is_named(tmp_path, text):
+    """Kind: facts that are valid JSON, but wrong, ended in a traceback."""
+    with opened(toy(tmp_path / "run"), "refuse") as folder:
+        pass
+    (folder / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json .*--overwrite"), opened(toy(folder), "resume"):
+        pass
 
 
 @pytest.mark.parametrize("existing", ["refuse", "resume", "overwrite"])
