@@ -4,11 +4,13 @@
     python -m tests.dies_at fsync 7 toy FOLDER STEPS
 
 OPERATION is one of what writers do to a file system; the process dies before call NUMBER of it
-(from 1), or right after it if NUMBER is negative. 0 is never.
+(from 1), or right after it if NUMBER is negative. 0 is never. For `file-size`, NUMBER is the bytes
+that a file may grow to, as on a disk that is full.
 """
 
 import os
 import pathlib
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -25,7 +27,11 @@ OPERATIONS = {
 
 
 def arm(operation: str, number: int) -> None:
-    """Make one call of an operation the last thing that this process does."""
+    """Make one call of an operation the last thing that this process does, or limit files."""
+    if operation == "file-size":
+        # Past the limit comes a signal, which Python ignores: writes then fail with OSError.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (number, number))
+        return
     owner, name = OPERATIONS[operation]
     real: Callable[..., Any] = getattr(owner, name)
     calls = 0

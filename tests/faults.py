@@ -13,7 +13,6 @@ import io
 import json
 import pathlib
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -192,18 +191,13 @@ def kill_train(bench: Bench) -> str:
 def full_disk(bench: Bench) -> str:
     """A file may grow to some size only; filming is refused in one line, and goes on later."""
     place, story, size = bench.fresh(), bench.stories["first"], bench.random.randint(0, 60_000)
-
-    def limit() -> None:
-        # The size of one file stands in for that of the disk; Python gets OSError, not a signal.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    # No bytecode and no compiled programs: those are not what is filmed.
+    arguments = ["file-size", str(size), "shotstream", "generate", str(story), "-o", str(place)]
+    # No bytecode: that is not what is filmed.
     done = subprocess.run(
-        [sys.executable, "-B", "-m", "shotstream_jax.cli.main", "generate", story, "-o", place],
+        [sys.executable, "-B", "-m", "tests.dies_at", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        preexec_fn=limit,
         check=False,
     )
     if "Traceback" in done.stderr:

@@ -1,6 +1,7 @@
 """Computed samples on disk: ArrayRecord files, each complete or absent, and one JSON of facts.
 
-    dataset.json                 number of samples, kind, dtypes and shapes of the fields, settings
+    dataset.json                 number of samples, kind, dtypes and shapes of the fields, settings,
+                                 and a checksum of these
     shard_00000.array_record     a record for each sample
     shard_00001.array_record
 
@@ -11,6 +12,7 @@ any order.
 """
 
 import dataclasses
+import hashlib
 import io
 import json
 import pathlib
@@ -24,6 +26,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from shotstream_jax.files import atomic_file
 
 DATASET_FILE = "dataset.json"
+_CHECKSUM = "sha256"
 
 Arrays = Mapping[str, np.ndarray]
 """Arrays by field; with or without a leading sample axis."""
@@ -56,12 +59,10 @@ class Shards:
 
     def describe(self, facts: Mapping[str, Any]) -> None:
         """Write the facts of the dataset; what is known of its fields stays."""
-        path = self.folder / DATASET_FILE
-        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        known = read_facts(self.folder) if (self.folder / DATASET_FILE).is_file() else {}
         fields = {"fields": known["fields"]} if "fields" in known else {}
-        content = {"samples": self.samples, "size": self.size, **facts, **fields}
-        with atomic_file(path) as partial:
-            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        counts = {"samples": self.samples, "size": self.size}
+        _write_facts(self.folder, {**counts, **facts, **fields})
 
     def __len__(self) -> int:
         """Shards of the complete dataset."""
@@ -109,17 +110,59 @@ class Shards:
 
     def _check_fields(self, shard: int, sample: Arrays) -> None:
         """Note the fields in the facts with the first shard, and compare with them after that."""
-        path, found = self.folder / DATASET_FILE, _fields(sample)
-        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        found = _fields(sample)
+        facts = read_facts(self.folder) if (self.folder / DATASET_FILE).is_file() else {}
         if "fields" not in facts:
-            with atomic_file(path) as partial:
-                content = json.dumps({**facts, "fields": found}, indent=1)
-                partial.write_text(content + "\n", encoding="utf-8")
+            _write_facts(self.folder, {**facts, "fields": found})
         elif found != facts["fields"]:
             raise ValueError(
                 f"Shard {shard} of {self.folder} has {_difference(found, facts['fields'])} in "
                 "shards written before; start again with --overwrite."
             )
+
+
+def read_facts(folder: pathlib.Path) -> dict[str, Any]:
+    """What `dataset.json` says, its checksum apart.
+
+    Raises:
+      OSError: it is not there.
+      ValueError: it is damaged, or was changed since it was written.
+    """
+    path = folder / DATASET_FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:  # nested deeper than Python's stack, which no dataset is
+        raise ValueError(f"{path} is nested too deep") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} holds no JSON object")
+    # Datasets of version 0.1.0 have none. A shard checks itself; a bit that flips in here would
+    # give every sample another meaning.
+    checksum = facts.pop(_CHECKSUM, None)
+    if checksum is not None and checksum != _checksum(facts):
+        raise ValueError(f"{path} was changed or damaged: its checksum is another")
+    return facts
+
+
+def _write_facts(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    content = {**facts, _CHECKSUM: _checksum(facts)}
+    with atomic_file(folder / DATASET_FILE) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _checksum(facts: Mapping[str, Any]) -> str:
+    # In one order and without spaces: what a person's editor does to the layout is no damage.
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _are_fields(fields: object) -> bool:
+    """Whether a value of `dataset.json` describes fields: a dtype and a shape by name."""
+    return isinstance(fields, dict) and all(
+        isinstance(field, dict)
+        and isinstance(field.get("dtype"), str)
+        and isinstance(field.get("shape"), list)
+        for field in fields.values()
+    )
 
 
 class ShardReader:
@@ -138,10 +181,10 @@ class ShardReader:
         """
         self._folder = folder
         try:
-            self.facts: dict[str, Any] = json.loads(
-                (folder / DATASET_FILE).read_text(encoding="utf-8")
-            )
+            self.facts = read_facts(folder)
             self._shards = Shards(folder, self.facts["samples"], self.facts["size"])
+            if not _are_fields(self.facts["fields"]):
+                raise ValueError(f"fields without a dtype and a shape in {DATASET_FILE}")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{folder} holds no dataset that can be read ({_reason(error)}); make it with the "

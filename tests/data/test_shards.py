@@ -75,6 +75,37 @@ def test_what_is_no_dataset_is_named(tmp_path, shards):
         ShardReader(shards.folder, "numbers")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"samples": 5', '"samples": 4'),
+        lambda text: text.replace("float16", "float32"),
+        lambda text: text.replace('"fields"', '"fieldt"'),
+        lambda text: text.replace('"shape"', '"shap"'),
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: "[" * 100_000,
+        lambda text: '{"samples": 5, "size": 3, "kind": "numbers", "fields": {"x": 3}}',
+    ],
+)
+def test_facts_that_were_changed_are_noticed(shards, change):
+    """Kind: a flipped bit in a dataset's facts was believed, or ended in a traceback."""
+    path = shards.folder / DATASET_FILE
+    before = path.read_text()
+    path.write_text(change(before))
+    assert path.read_text() != before
+    with pytest.raises(ValueError, match="holds no dataset that can be read"):
+        ShardReader(shards.folder, "numbers")
+
+
+def test_facts_without_a_checksum_are_those_of_an_earlier_release(shards):
+    path = shards.folder / DATASET_FILE
+    facts = json.loads(path.read_text())
+    del facts["sha256"]
+    path.write_text(json.dumps(facts))
+    assert len(ShardReader(shards.folder, "numbers")) == 5
+
+
 def overwrite_record(shards, shard, records):
     """Write a shard's file anew with other records, valid ones as far as the container goes."""
     writer = ArrayRecordWriter(str(shards.path(shard)), "group_size:1")
