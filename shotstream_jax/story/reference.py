@@ -15,7 +15,7 @@ from typing import Any
 
 from shotstream_jax.story.document import Document, fail, read_document
 from shotstream_jax.story.problems import FieldPath, Places, Problem, quote
-from shotstream_jax.story.tables import Row, Table
+from shotstream_jax.story.tables import CsvRow, CsvTable
 
 _COLUMNS = ("json_path", "frame_number")
 _GLOBAL = "global_caption"
@@ -24,7 +24,7 @@ _GLOBAL = "global_caption"
 _SHOT = re.compile(r"shot([1-9][0-9]{0,6})")
 
 
-def reference_table(table: Table, row: int | None) -> Document:
+def reference_table(table: CsvTable, row: int | None) -> Document:
     """The story in one row of a table, which may be left open where there is only one.
 
     Raises:
@@ -102,7 +102,7 @@ def _numbers(captions: Mapping[str, Any], places: Places) -> set[int]:
     return numbers
 
 
-def _caption_file(table: Table, row: Row) -> pathlib.Path:
+def _caption_file(table: CsvTable, row: CsvRow) -> pathlib.Path:
     named = pathlib.Path(row.fields["json_path"].strip())
     # Tables of the public repository have paths from the folder in which its program is started.
     tried = (pathlib.Path(table.file).parent / named, named)
@@ -119,7 +119,7 @@ def _caption_file(table: Table, row: Row) -> pathlib.Path:
     return found
 
 
-def _count_shots(row: Row) -> int:
+def _count_shots(row: CsvRow) -> int:
     written = row.fields["frame_number"]
     try:
         # The public reader evaluates this cell as Python, which may write tuples. Evaluating even

@@ -23,7 +23,7 @@ _WHOLE = re.compile(r"\s*([+-]?\d{1,20})(?:\.0*)?\s*")
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class CsvRow:
     """A row of a table, and where it starts."""
 
     fields: dict[str, str]
@@ -31,7 +31,7 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class CsvTable:
     """A CSV.
 
     Attributes:
@@ -42,10 +42,10 @@ class Table:
 
     file: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[CsvRow, ...]
 
 
-def read_table(text: str, file: str) -> Table:
+def read_table(text: str, file: str) -> CsvTable:
     """The rows of a CSV.
 
     Raises:
@@ -70,10 +70,10 @@ def read_table(text: str, file: str) -> Table:
                     f"{len(cells)} cells under {len(columns)} columns; quote what holds commas",
                     place,
                 )
-            rows.append(Row(dict(zip(columns, cells, strict=True)), place))
+            rows.append(CsvRow(dict(zip(columns, cells, strict=True)), place))
     except csv.Error as error:
         fail(f"not CSV: {error}", f"{file}:{reader.line_num}")
-    return Table(file, columns, tuple(rows))
+    return CsvTable(file, columns, tuple(rows))
 
 
 def _columns(header: list[str], file: str) -> tuple[str, ...]:
@@ -84,12 +84,12 @@ def _columns(header: list[str], file: str) -> tuple[str, ...]:
     return columns
 
 
-def is_plain_table(table: Table) -> bool:
+def is_plain_table(table: CsvTable) -> bool:
     """Whether every row is a shot."""
     return "caption" in table.columns
 
 
-def plain_story(table: Table, title: str) -> Document:
+def plain_story(table: CsvTable, title: str) -> Document:
     """A table of shots, a row each, as a story; an empty cell says nothing.
 
     Raises:
@@ -107,7 +107,7 @@ def plain_story(table: Table, title: str) -> Document:
     return Document(story, Places(table.file, lines))
 
 
-def _shot(row: Row) -> dict[str, Any]:
+def _shot(row: CsvRow) -> dict[str, Any]:
     written = {name: text for name, text in row.fields.items() if text.strip()}
     return {name: _value(name, text) for name, text in written.items()}
 

@@ -212,10 +212,13 @@ def test_names_that_no_file_system_takes(name):
 
 
 CONTENTS = [path.read_bytes() for path in FILES]
+# What PyYAML, JSON and CSV have rules for; separated by the one letter that none of them has.
 TOKENS = st.sampled_from(
-    b"!!|!!int |!!timestamp |&a |*a|<<|? |: |- |\n|  |{|}|[|]|\"|'|\\U|\\x|>|#|---|%|\0|.nan|1e999|0x|0b|"
-    b"1:60|2024-99-99|null|~|\xef\xbb\xbf|\xff|version: 2\n|title: a\n|shots:\n- caption: a\n|shot1|"
-    b"caption,".split(b"|")
+    (
+        b"!!@!!int @!!timestamp @&a @*a@<<@? @: @- @{@}@[@]@\"@'@\\U@\\x@|@>@#@---@%@\0@  @\n@.nan@"
+        b"1e999@0x@0b@1:60@2024-99-99@null@~@\xef\xbb\xbf@\xff@version: 2\n@title: a\n@caption,@"
+        b"shots:\n- caption: a\n@shot1"
+    ).split(b"@")
 )
 
 
