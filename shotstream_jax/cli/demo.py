@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,19 +67,20 @@ def free_folder(wanted: pathlib.Path) -> pathlib.Path:
 
 def explained(folder: pathlib.Path) -> str:
     """What a demo's folder holds, and what to try next."""
+    # Copied by hand: a path with a space must stay one word.
+    quoted = shlex.quote(str(folder / STORY))
     return f"""
-{folder / FILM}       the film
-{folder / CONTACT}    all shots at a glance
-{folder / STORY}    the story: three captions; every setting is written out
+{folder / FILM}: the film
+{folder / CONTACT}: all shots at a glance
+{folder / STORY}: the story, three captions with every setting written out
 
 Try next:
-  shotstream words                                     what the miniature understands
-  cp {folder / STORY} mine.yaml                         change a caption in it, then
+  shotstream words                  # what the miniature understands
+  cp {quoted} mine.yaml             # change a caption in it, then
   shotstream check mine.yaml
   shotstream generate mine.yaml -o my_film
-  shotstream generate mine.yaml -o my_film --resume --only 2    shot 2 again, another take
-
-The released weights film in 480 x 832: shotstream convert --help
+  shotstream generate mine.yaml -o my_film --resume --only 2    # shot 2 again, as another take
+  shotstream convert --help         # the released weights, which film in 480 x 832
 """
 
 

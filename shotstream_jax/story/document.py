@@ -189,12 +189,19 @@ class _BoundedLoader(yaml.SafeLoader):
             fail(f"a list of more than {most_shots():,}; a film has at most as many shots", place)
         return super().compose_node(parent, index)
 
-    def fetch_flow_collection_start(self, token_class: type[yaml.Token]) -> None:
+    def fetch_flow_sequence_start(self) -> None:
+        self.refuse_depth()
+        super().fetch_flow_sequence_start()
+
+    def fetch_flow_mapping_start(self) -> None:
+        self.refuse_depth()
+        super().fetch_flow_mapping_start()
+
+    def refuse_depth(self) -> None:
         # Every open bracket may begin a name, and each is looked at again at every further one.
         if self.flow_level >= _DEEPEST:
             place = f"{self.file}:{self.line + 1}"
             fail("groups within groups within groups; a story is three deep", place)
-        super().fetch_flow_collection_start(token_class)
 
     def scan_directive(self) -> yaml.Token:
         # `%A` on every line costs as much as a value.
