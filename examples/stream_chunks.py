@@ -18,7 +18,7 @@ def latencies(model: Model, story: Story) -> list[tuple[int, int, int, float]]:
     """Shot, chunk, number of frames and milliseconds until the host has them, for every chunk."""
     rows = []
     asked = time.perf_counter()
-    for piece in stream_story(model.networks, story):
+    for piece in stream_story(model, story):
         # JAX computes in the background: only reading the frames waits for them.
         frames = np.asarray(piece.frames)
         waited = 1000 * (time.perf_counter() - asked)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shotstream_jax.rollout.engine import Engine
     from shotstream_jax.rollout.networks import Networks
     from shotstream_jax.rollout.shot_state import ShotState
-    from shotstream_jax.rollout.stream import Camera, FilmedChunk, stream_story
+    from shotstream_jax.rollout.stream import Camera, FilmedChunk, plan_for, stream_story
     from shotstream_jax.story import Defaults, Shot, Story, dump_story, load_story
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "film_story",
     "load_story",
     "open_model",
+    "plan_for",
     "stream_story",
 ]
 
@@ -55,6 +56,7 @@ _HOMES = {
     "film_story": "directing.filming",
     "load_story": "story",
     "open_model": "model",
+    "plan_for": "rollout.stream",
     "stream_story": "rollout.stream",
 }
 """The module below this package that defines each public name (PEP 562: names on demand)."""

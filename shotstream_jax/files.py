@@ -15,12 +15,14 @@ import fcntl
 import glob
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SUFFIX = ".part"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class DiskFullError(OSError):
@@ -108,6 +110,22 @@ def _remove_abandoned(path: pathlib.Path) -> None:
                 shutil.rmtree(folder)
             finally:
                 os.close(lock)
+
+
+def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A path on this machine's file systems, colons and brackets in its names included.
+
+    Raises:
+      ValueError: an address such as `gs://bucket/film`, of which a folder `gs:` would be made.
+    """
+    named = os.fspath(path)
+    # `pathlib` makes one slash of two; a scheme has two letters or more, a drive of Windows one.
+    if _ADDRESS.match(named):
+        raise ValueError(
+            f"{named} is an address, and films go into a folder of this machine; film into one, "
+            "and copy it there when it is done."
+        )
+    return pathlib.Path(named)
 
 
 def _sync(path: pathlib.Path) -> None:

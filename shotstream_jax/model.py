@@ -24,6 +24,7 @@ from shotstream_jax.checkpoints.manager import (
     read_config,
 )
 from shotstream_jax.checkpoints.param_trees import check_leaves
+from shotstream_jax.compile_cache import use_compile_cache
 from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.model_config import LoRAConfig, ModelConfig, WeightsOrigin
@@ -47,7 +48,7 @@ class Model:
       name: preset, or folder of the checkpoint.
       config: all its sizes.
       networks: parameters and callables for the rollout.
-      count_tokens: tokens of a full caption, end token included.
+      tokenizer: of the text encoder.
       weights: where they come from; random ones are to be called so wherever they are shown.
       digest: a short hash of sizes and weights, and what is approximate: the same digest films the
         same film.
@@ -56,9 +57,17 @@ class Model:
     name: str
     config: ModelConfig
     networks: Networks
-    count_tokens: Callable[[str], int]
+    tokenizer: Tokenizer
     weights: WeightsOrigin
     digest: str
+
+    def __repr__(self) -> str:
+        # The arrays themselves would fill a terminal.
+        return f"Model({self.name!r}, {self.weights} weights, {self.networks!r})"
+
+    def count_tokens(self, caption: str) -> int:
+        """Tokens of a full caption, end token included."""
+        return self.tokenizer.count(caption)
 
     @property
     def badge(self) -> str:
@@ -78,7 +87,7 @@ def open_model(
     vae_apart: bool = False,
     approximate: Sequence[ApproximationName] = (),
 ) -> Model:
-    """Load a model onto the devices of this machine.
+    """Load a model onto the devices of this machine, and keep compiled programs between runs.
 
     Args:
       source: `tiny`, or a checkpoint folder that `shotstream convert` or training wrote.
@@ -94,6 +103,7 @@ def open_model(
       FileNotFoundError: no such checkpoint, or one without a tokenizer.
       ValueError: a preset without weights, a damaged checkpoint, or more devices than there are.
     """
+    use_compile_cache()
     parts = find_model(source)
     heads = parts.config.dit.heads
     mesh, apart = split_devices(heads, _devices(devices), vae_apart=vae_apart)
@@ -113,7 +123,7 @@ def open_model(
         name=str(source),
         config=parts.config,
         networks=networks,
-        count_tokens=parts.tokenizer.count,
+        tokenizer=parts.tokenizer,
         weights=parts.weights,
         digest="+".join([parts.digest, *networks.approximation.names]),
     )
@@ -131,7 +141,7 @@ def find_model(source: str | pathlib.Path) -> "ModelSource":
     if str(source) in PRESETS:
         raise ValueError(
             f"{source} comes without weights: convert the released ones "
-            "(`shotstream convert --help`) and give the folder with --checkpoint."
+            "(`shotstream convert --help`) and name their folder."
         )
     return _stored(pathlib.Path(source))
 

@@ -13,6 +13,7 @@ from shotstream_jax.models.configs import (
     TextEncoderConfig,
     VAEConfig,
 )
+from shotstream_jax.story import Defaults
 
 TINY = ModelConfig(
     dit=DiTConfig(
@@ -60,6 +61,17 @@ PRESETS: Mapping[str, ModelConfig] = {
     "wan-14b": ModelConfig(dit=WAN_14B, vae=WAN_VAE, text=UMT5_XXL),
 }
 """Models by name; only `tiny` comes with weights, the others are what a checkpoint may hold."""
+
+
+def film_defaults(config: ModelConfig) -> Defaults:
+    """Size, rate and length of what a model was trained to film, for stories that do not say."""
+    chunks = config.rollout.shot_chunks
+    # Checkpoints do not hold the size of their training films. Those that read StoryWorld's words
+    # were trained on its films, all others on what the released weights were.
+    if config.text == TINY.text:
+        return Defaults(size=(48, 80), fps=8, chunks=chunks)
+    return Defaults(chunks=chunks)
+
 
 WAN_NEGATIVE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，"

@@ -244,15 +244,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: Sequence[Mutation], folder: pathlib.Path, options: argparse.Namespace) -> int:
     jobs = max(1, min(options.jobs, len(chosen)))
-    roots = [copy_tree(folder / str(number)) for number in range(jobs)]
+    roots = [copy_tree(folder / "0")]
     tests = sorted({test for mutation in chosen for test in mutation.tests})
     # All of them in one process, which is much quicker than one by one: only faults need their own.
-    for root in roots:
-        limit = options.limit * len(chosen)
-        status, why = run_tests(root, tests, limit=limit, bytecode=True)
-        if status != PASSED:
-            say(f"The tests fail without any mutation: {why}")
-            return 2
+    limit = options.limit * len(chosen)
+    status, why = run_tests(roots[0], tests, limit=limit, bytecode=True)
+    if status != PASSED:
+        say(f"The tests fail without any mutation: {why}")
+        return 2
+    # With its bytecode, which Python takes for fresh as long as files keep their times.
+    roots += [
+        shutil.copytree(roots[0], folder / str(number), symlinks=True) for number in range(1, jobs)
+    ]
     killed = 0
     for verdict in judge_all(chosen, roots, options.limit):
         killed += verdict.outcome == "killed"

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from shotstream_jax.files import DiskFullError, atomic_file, atomic_folder
+from shotstream_jax.files import DiskFullError, atomic_file, atomic_folder, local_path
 
 WRITERS = pytest.mark.parametrize("writer", [atomic_file, atomic_folder])
 
@@ -209,3 +209,15 @@ def test_all_files_of_a_folder_are_on_the_disk_before_its_name(tmp_path, monkeyp
         fill(partial)
     assert sorted(synced[:-1]) == ["deep", "made", "part", "part"]
     assert synced[-1] == tmp_path.name
+
+
+@pytest.mark.parametrize("name", ["gs://bucket/film", "gs:/bucket/film", "s3://b", "file:///tmp/x"])
+def test_an_address_is_no_folder(name):
+    """Kind: a folder called `gs:` was made on this machine, and filled."""
+    with pytest.raises(ValueError, match="is an address"):
+        local_path(name)
+
+
+@pytest.mark.parametrize("name", ["film-2026-11-25T12:30:00", "x[/y]", "a:b/c", "C:/film", "."])
+def test_names_with_signs_in_them_are_folders(name):
+    assert local_path(name) == pathlib.Path(name)

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from shotstream_jax import Defaults, Shot, Story, open_model, stream_story
+from shotstream_jax import Defaults, Shot, Story, open_model, plan_for, stream_story
 from shotstream_jax.checkpoints.manager import save_checkpoint
 from shotstream_jax.data.tokenizer import word_tokenizer
 from shotstream_jax.model_config import CheckpointConfig, LoRAConfig
@@ -30,7 +31,7 @@ CHANNELS = TINY.vae.latent_channels
 
 
 def latents(model):
-    return np.concatenate([piece.latents for piece in stream_story(model.networks, STORY)], axis=1)
+    return np.concatenate([piece.latents for piece in stream_story(model, STORY)], axis=1)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,22 @@ def store(networks, tmp_path):
         return tmp_path / name
 
     return write
+
+
+def test_a_model_is_shown_in_a_line():
+    """Kind: a notebook that shows a model fills with its arrays."""
+    shown = repr(open_model("tiny"))
+    assert re.fullmatch(
+        r"Model\('tiny', trained weights, Networks\([\d.]+M parameters, float32, 1 device\)\)",
+        shown,
+    )
+
+
+def test_a_shot_is_planned_for_a_model_or_its_networks():
+    model = open_model("tiny")
+    plan = plan_for(model, STORY, 0)
+    assert plan == plan_for(model.networks, STORY, 0)
+    assert plan.caption == "a star.shot0:it walks."
 
 
 def test_the_preset_comes_with_trained_weights():

@@ -22,6 +22,7 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh, Sharding
 from rich.console import Console
+from rich.text import Text
 
 from shotstream_jax.cli.bench_options import FULL, SMALL, BenchOptions
 from shotstream_jax.cli.bench_tables import film_table, kernels_table
@@ -118,7 +119,7 @@ def _report(args: BenchOptions, console: Console) -> int:
         encode_video=mp4_encoder(shape, settings.fps),
         about={**_about(), "model": _model(name, "random", shape, mesh)},
         rehearsed=args.rehearse,
-        tell=lambda line: console.print(line, soft_wrap=True, highlight=False),
+        tell=lambda line: console.print(Text(line), soft_wrap=True),
     )
     return ExitCode.DONE if whole else ExitCode.NEGATIVE
 

@@ -206,7 +206,7 @@ def make_experiment_plan(
         experiment,
         args.target,
         args.mesh,
-        watch=lambda name: console.print(f"{name} of {experiment} ...", soft_wrap=True),
+        watch=lambda name: console.print(Text(f"{name} of {experiment} ..."), soft_wrap=True),
     )
     plans = {name: dataclasses.asdict(program) for name, program in found.items()}
     return {
@@ -238,7 +238,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
         path = folder / f"{'_'.join(parts)}.json"
         # A film's programs took 218 to 792 s to compile: a plan that is there is kept.
         if not path.exists():
-            console.print(f"{preset} on {target} ...")
+            console.print(Text(f"{preset} on {target} ..."))
             asked = {"preset": preset, "target": target, "approximate": approximate}
             found = make_plan(dataclasses.replace(args, **asked, program="film", mesh=""))
             with atomic_file(path) as partial:
@@ -253,7 +253,7 @@ def _make_table(args: PlanOptions, folder: pathlib.Path, console: Console) -> in
         rows.append(row)
     with atomic_file(folder / TABLE_FILE) as partial:
         partial.write_text(markdown(rows, args.share_of_peak), encoding="utf-8")
-    console.print(f"{folder / TABLE_FILE} is ready.", soft_wrap=True)
+    console.print(Text(f"{folder / TABLE_FILE} is ready."), soft_wrap=True)
     return ExitCode.DONE
 
 

@@ -50,6 +50,15 @@ class Networks:
     merged_passes: bool = False
     approximation: Approximation = Approximation()
 
+    def __repr__(self) -> str:
+        # Two lines of sizes, where the arrays themselves would fill a terminal.
+        count = sum(leaf.size for leaf in jax.tree.leaves((self.dit, self.vae)))
+        devices = 1 if self.mesh is None else self.mesh.size
+        return (
+            f"Networks({count / 1e6:,.1f}M parameters, {jnp.dtype(self.compute.dtype).name}, "
+            f"{devices} device{'s' if devices > 1 else ''})"
+        )
+
 
 def approximated(networks: Networks, approximation: Approximation) -> Networks:
     """The same networks, filming approximately; weights go to 8 bits here, on their devices."""

@@ -1,6 +1,6 @@
 """Filming as it happens: a Python generator over jitted chunks, frames as soon as they exist.
 
-    for piece in stream_story(model.networks, story):
+    for piece in stream_story(model, story):
         show(piece.frames)
 
 A `Camera` is a short driver of an `Engine` and a store of context frames. It holds the state of one
@@ -9,6 +9,7 @@ take; what the store may forget is decided by the caller.
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -242,16 +243,37 @@ class Camera:
             first += pixels.shape[1]
 
 
+@runtime_checkable
+class OpenedModel(Protocol):
+    """What `open_model` returns, as far as filming needs it; this package is below that one."""
+
+    @property
+    def networks(self) -> Networks:
+        """What films."""
+        ...
+
+
+def networks_of(model: Networks | OpenedModel) -> Networks:
+    """The networks of a model, or the networks themselves."""
+    return model if isinstance(model, Networks) else model.networks
+
+
 def stream_story(
-    networks: Networks, story: Story, *, noise: Noise | None = None
+    model: Networks | OpenedModel, story: Story, *, noise: Noise | None = None
 ) -> Iterator[FilmedChunk]:
     """Film a story: chunks in order, each with its frames, the first long before a shot is done.
 
     Memory does not grow with the story: frames that no later shot names are dropped.
 
+    Args:
+      model: what `open_model` returns, or its networks.
+      story: what to film.
+      noise: of every chunk, in place of what the seeds of the story give.
+
     Raises:
       ValueError: a size that does not divide into patches, or a shot longer than positions reach.
     """
+    networks = networks_of(model)
     plans = plan_story(networks, story)
     camera = Camera(networks, story.defaults.size, wanted=context_sources(plans))
     for plan in plans:
@@ -282,9 +304,14 @@ def plan_story(
 
 
 def plan_for(
-    networks: Networks, story: Story, index: int, *, policy: ContextPolicy = "anchor"
+    model: Networks | OpenedModel, story: Story, index: int, *, policy: ContextPolicy = "anchor"
 ) -> ShotPlan:
-    """The plan of one shot of a story for the windows and strides of these networks."""
+    """The plan of one shot of a story for the windows and strides of a model, or its networks.
+
+    Raises:
+      IndexError: the story has no such shot; they count from 0.
+    """
+    networks = networks_of(model)
     window = networks.config.rollout.window
     return plan_shot(
         story,

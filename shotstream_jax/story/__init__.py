@@ -13,6 +13,7 @@ from shotstream_jax.story.context import (
     context_frames,
     spread_frames,
 )
+from shotstream_jax.story.overrides import overridden, with_model_defaults
 from shotstream_jax.story.plan import (
     ContextFrame,
     Positions,
@@ -72,9 +73,11 @@ __all__ = [
     "field_name",
     "full_captions",
     "load_story",
+    "overridden",
     "plan_shot",
     "read_story",
     "shot_lengths",
     "spread_frames",
     "story_schema",
+    "with_model_defaults",
 ]

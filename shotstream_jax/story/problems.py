@@ -22,8 +22,12 @@ def field_name(path: FieldPath) -> str:
         if isinstance(step, int):
             name += f"[{step}]"
         else:
-            name += f".{step if step.isidentifier() else quote(step)}"
+            name += f".{step if _is_plain(step) else quote(step)}"
     return name.removeprefix(".")
+
+
+def _is_plain(step: str) -> bool:
+    return step.isidentifier() and len(step) <= _LONGEST_QUOTE
 
 
 def quote(value: Any) -> str:

@@ -18,7 +18,7 @@ _FILE = re.compile(
 _DOTTED = re.compile(r"(?<![\w/.])shotstream_jax(?:\.\w+)+")
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
-MADE = {"story.yaml", "manifest.json"}
+MADE = {"story.yaml", "mine.yaml", "manifest.json"}
 """Files that a reader makes: named, but not in the repository."""
 
 

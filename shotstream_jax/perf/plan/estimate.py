@@ -6,6 +6,7 @@ workspace come on top of the memory; the time is operations over an assumed rate
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 from shotstream_jax.model_config import ModelConfig
@@ -61,18 +62,24 @@ def estimate(story: Story, config: ModelConfig, flops_per_second: float) -> Esti
         raise ValueError(f"A rate of {flops_per_second} operations a second; give more than 0.")
     flops = []
     filmed = 0
+    # Shots of one length cost the same, and most of a long story's are.
+    cost = functools.cache(functools.partial(_flops, config, story.defaults.size))
     for index, shot in enumerate(story.resolved().shots):
         # A continued shot's chunks see those before it: they cost more than those after a cut.
         filmed = 0 if shot.transition == "cut" else filmed
         chunks = shot.chunks or story.defaults.chunks
-        shape = FilmShape(config=config, size=story.defaults.size, chunks=chunks)
-        flops.append(shot_flops(shape, filmed, is_first=index == 0))
+        flops.append(cost((chunks, filmed, index == 0)))
         filmed += chunks
     return Estimate(
         memory=memory(story, config),
         shot_flops=tuple(flops),
         flops_per_second=flops_per_second,
     )
+
+
+def _flops(config: ModelConfig, size: tuple[int, int], shot: tuple[int, int, bool]) -> int:
+    chunks, filmed, is_first = shot
+    return shot_flops(FilmShape(config=config, size=size, chunks=chunks), filmed, is_first=is_first)
 
 
 def memory(story: Story, config: ModelConfig) -> dict[str, int]:

@@ -4,6 +4,8 @@ Calls are named as in `rollout/programs.py`, programs as in `film_programs.py` b
 What has no matrix products or convolutions to speak of costs nothing here.
 """
 
+import collections
+
 from shotstream_jax.perf.film_shape import FilmShape
 from shotstream_jax.perf.plan.cost import (
     decode_flops,
@@ -97,8 +99,14 @@ def film_flops(shape: FilmShape) -> int:
 
 def _chunks_flops(shape: FilmShape, chunks: range) -> int:
     """Denoising of some chunks, and the clean pass of the chunk before each of them."""
-    denoise = sum(call_flops(shape, "denoise", chunk) for chunk in chunks)
+    # Beyond the local window every chunk sees as much as the one before: counted once, since a
+    # story may ask for a million of them.
+    window = shape.config.rollout.window
+    full = window.local // window.chunk
+    counts = collections.Counter(min(chunk, full) for chunk in chunks)
+    denoise = sum(n * call_flops(shape, "denoise", k) for k, n in counts.items())
     if not shape.approximation.clean_pass:
         return denoise
     # A chunk's clean pass is run when the next one is filmed: a take's last chunk has none.
-    return denoise + sum(call_flops(shape, "clean pass", chunk - 1) for chunk in chunks if chunk)
+    before = collections.Counter(min(chunk - 1, full) for chunk in chunks if chunk)
+    return denoise + sum(n * call_flops(shape, "clean pass", k) for k, n in before.items())
