@@ -12,15 +12,18 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from shotstream_jax.cli.options import Approximate, Dtype, open_named
+from shotstream_jax.cli.options import Approximate, Dtype, open_named, read_story_for
 from shotstream_jax.cli.progress_bar import ProgressBar, pace
+from shotstream_jax.data.closed_vocabulary import unknown_words
 from shotstream_jax.directing import filming
 from shotstream_jax.directing.cameras import MakeCamera, student_camera, teacher_camera
 from shotstream_jax.directing.folder_contents import CONTACT, FILM, MANIFEST, check_folder
 from shotstream_jax.directing.timings import FilmingProgress
-from shotstream_jax.model import Model
+from shotstream_jax.files import local_path
+from shotstream_jax.model import Model, find_model
+from shotstream_jax.model_config import ModelConfig
 from shotstream_jax.rollout.teacher import SampleConfig
-from shotstream_jax.story import Story, load_story
+from shotstream_jax.story import Story
 
 _COMPILING = "Compiling (kept for next time)"
 
@@ -50,10 +53,14 @@ class Generate:
       resume: go on with the shots that are missing.
       only: with --resume, film shot N again as another take, and keep all others.
       from_shot: with --resume, film shot N and all later ones again, as other takes.
-      seed: of the new take of shot N; by default its seed stays and its take number changes.
+      seed: of the new take of shot N; without --only or --from, of every shot of the film.
+      size: height and width, in place of the story's; by default the model's own.
+      fps: video frames per second, in place of the story's.
+      chunks: of every shot, in place of the story's.
       whole_shots: denoise each shot in one program; no frame is there before its shot is done.
       overwrite: film anew where a film was made before, which is kept until the new one is
         complete; files that are not a film's are left alone.
+      quiet: print errors alone.
       json: print the manifest as JSON when done, and nothing else.
     """
 
@@ -76,8 +83,12 @@ class Generate:
     only: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     from_shot: Annotated[int | None, tyro.conf.arg(name="from", metavar="N")] = None
     seed: Annotated[int | None, tyro.conf.arg(metavar="S")] = None
+    size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH")] = None
+    fps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    chunks: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     whole_shots: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
 
 
@@ -91,12 +102,14 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
       ValueError: a story, model or folder that will not do.
       OSError: no room, or no permission.
     """
-    console = Console(stderr=True, quiet=args.json)
-    story, again = load_story(args.story), _again(args)
-    sample = _teacher_sampling(args)
-    # Story, options and folder before the model, whose weights take longest.
-    _refuse_remote(args.output)
-    check_folder(args.output, resume=args.resume, overwrite=args.overwrite)
+    console = Console(stderr=True, quiet=args.json or args.quiet)
+    folder, again, sample = local_path(args.output), _again(args), _teacher_sampling(args)
+    source = find_model(args.checkpoint or args.preset)
+    story = _story(args, source.config)
+    # Story, options and folder before the weights, which take longest.
+    check_folder(folder, resume=args.resume, overwrite=args.overwrite)
+    for unknown in unknown_words(source.tokenizer, story):
+        console.print(Text(f"{unknown} `shotstream words` lists those that it knows.", "yellow"))
     model = open_named(
         args.checkpoint or args.preset,
         args.dtype,
@@ -105,20 +118,13 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         vae_apart=args.vae_apart,
         approximate=args.approximate,
     )
-    console.print(Text(f"{story.title}: {_summary(story, model)}"))
-    if model.networks.approximation.names:
-        console.print(
-            Text(f"Approximate: {', '.join(model.networks.approximation.names)}.", "yellow")
-        )
-    # A test pattern must not be taken for what the method can do.
-    if model.weights == "random":
-        console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
+    _print_what_films(console, story, model)
     with ProgressBar(console, _COMPILING) as bar:
         bar.line_without_bar(f"{_COMPILING} ...")
         filmed = filming.film_story(
             model,
             story,
-            args.output,
+            folder,
             facts=_facts(args, model),
             resume=args.resume,
             overwrite=args.overwrite,
@@ -132,14 +138,27 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     _print_summary(filmed, console, as_json=args.json)
 
 
-def _refuse_remote(folder: pathlib.Path) -> None:
-    """Raises: ValueError: an address such as gs://bucket/film: it would name a local folder."""
-    scheme = folder.parts[0] if folder.parts else ""
-    if scheme.endswith(":") and len(folder.parts) > 1:
-        raise ValueError(
-            f"{scheme}//{'/'.join(folder.parts[1:])} is an address; films are made in a local "
-            "folder, from which they can be copied."
+def _story(args: Generate, config: ModelConfig) -> Story:
+    """The story, with what the options say in place of what it says.
+
+    Raises:
+      StoryError: a file that is no story, or a setting that no story may have.
+    """
+    # With --only or --from, the seed is that of the one shot that gets a new take.
+    seed = args.seed if args.only is None and args.from_shot is None else None
+    changes = {"size": args.size, "fps": args.fps, "chunks": args.chunks, "seed": seed}
+    return read_story_for(args.story, config, **changes).story
+
+
+def _print_what_films(console: Console, story: Story, model: Model) -> None:
+    console.print(Text(f"{story.title}: {_summary(story, model)}"))
+    if model.networks.approximation.names:
+        console.print(
+            Text(f"Approximate: {', '.join(model.networks.approximation.names)}.", "yellow")
         )
+    # A test pattern must not be taken for what the method can do.
+    if model.weights == "random":
+        console.print(Text("These weights are random: expect moving noise, not a story.", "yellow"))
 
 
 def _again(args: Generate) -> filming.Again | None:
@@ -155,11 +174,6 @@ def _again(args: Generate) -> filming.Again | None:
         )
     shot = args.only if args.only is not None else args.from_shot
     if shot is None:
-        if args.seed is not None:
-            raise ValueError(
-                f"--seed {args.seed} is the seed of one shot's new take; add --resume --only N, or "
-                "write the seed of all shots into the story."
-            )
         return None
     if not args.resume:
         raise ValueError("--only and --from film shots of a finished film again; add --resume.")

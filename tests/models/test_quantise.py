@@ -37,7 +37,11 @@ def test_only_kernels_of_blocks_are_held_in_8_bits(example):
     ]
     # Eight projections of two attentions, and two layers of the feed-forward.
     assert len(kernels) == 10
-    assert all(kernel.int8.shape[0] == example.config.layers for kernel in kernels)
+    for kernel in kernels:
+        layers, _, outputs = kernel.int8.shape
+        assert layers == example.config.layers
+        # One scale an output: it leaves the sum over inputs, and is split as outputs are.
+        assert kernel.scale.shape == (layers, 1, outputs)
     assert jax.tree.structure(dequantise(held)) == jax.tree.structure(example.params)
 
 
