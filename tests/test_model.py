@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from shotstream_jax import Defaults, Shot, Story, open_model, stream_story
 from shotstream_jax.checkpoints.manager import save_checkpoint
@@ -162,3 +163,44 @@ def test_networks_that_do_not_fit_one_another_are_refused():
     )
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(TINY, vae=narrow)
+
+
+def lora_file(path, layer=0, value=0.25):
+    """Factors of one kernel whose product is `4 * value ** 2` everywhere, and a norm's shift."""
+    module = f"diffusion_model.blocks.{layer}.self_attn.q"
+    save_file(
+        {
+            f"{module}.lora_down.weight": np.full((4, DIT.dim), value, np.float32),
+            f"{module}.lora_up.weight": np.full((DIT.dim, 4), value, np.float32),
+            f"{module}.alpha": np.array(2, np.float32),
+            f"diffusion_model.blocks.{layer}.norm3.diff": np.ones(DIT.dim, np.float32),
+        },
+        path,
+    )
+    return str(path)
+
+
+def test_loras_are_added_when_a_model_is_opened(store, tmp_path):
+    """Kind: a LoRA for one film, without a checkpoint of its own; several at once."""
+    folder, one = store("plain"), lora_file(tmp_path / "one.safetensors")
+    two = lora_file(tmp_path / "two.safetensors", value=0.5)
+    plain = open_model(folder)
+    model = open_model(folder, lora=[f"{one}:2", f"{two}:-1"])
+    before, after = (m.networks.dit["blocks"] for m in (plain, model))
+    change = after["self_attention"]["q"]["kernel"] - before["self_attention"]["q"]["kernel"]
+    # Scale 2 / 4 each: 2 * .5 * .25 - 1 * .5 * 1.
+    np.testing.assert_allclose(change, -0.25, atol=1e-6)
+    shift = after["cross_norm"]["scale"] - before["cross_norm"]["scale"]
+    np.testing.assert_allclose(shift, 1.0, atol=1e-6)
+    np.testing.assert_array_equal(
+        after["self_attention"]["k"]["kernel"], before["self_attention"]["k"]["kernel"]
+    )
+    assert [line.split(":")[0] for line in model.loras if "1 of 1 layers" in line] == [
+        "LoRA one.safetensors",
+        "LoRA two.safetensors",
+    ]
+    digests = {open_model(folder, lora=lora).digest for lora in ([], [one], [f"{one}:2"], [two])}
+    assert len(digests) == 4
+    assert plain.digest in digests
+    with pytest.raises(ValueError, match=r"blocks\.1\.self_attn\.q.* does not have"):
+        open_model(folder, lora=[lora_file(tmp_path / "other.safetensors", layer=1)])

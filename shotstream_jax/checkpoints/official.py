@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
-from shotstream_jax.checkpoints.lora_files import LoRA, lora_names, merge_lora
+from shotstream_jax.checkpoints.lora_files import LoRA, LowRankUpdate, merge_lora
+from shotstream_jax.checkpoints.lora_trees import factor_name, lora_names
 from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
     read_config,
@@ -129,9 +130,16 @@ def _with_lora(
 ) -> Tensors:
     # Both factors of a layer are needed in turn, and they are small: all are read at once.
     leaves = {path: np.asarray(leaf) for path, leaf in stored_leaves(folder, "lora").items()}
-    names = lora_names(table, {(*path[:-1], "kernel") for path in leaves}, config.rank)
-    factors = LoRA(export_tensors(names, leaves), config.rank, config.alpha)
-    return merge_lora(table, tensors, names, factors)
+    names = lora_names(table, {(*path[:-1], "kernel"): config.rank for path in leaves})
+    factors = export_tensors(names, leaves)
+    updates = {
+        (mapping.path, mapping.layer): LowRankUpdate(
+            factors[factor_name(name, "a")], factors[factor_name(name, "b")], config.scale
+        )
+        for name, mapping in table.items()
+        if factor_name(name, "a") in factors
+    }
+    return merge_lora(table, tensors, [LoRA(updates, "")])
 
 
 def _cast(tensor: Tensor, dtype: np.dtype) -> LazyArray:

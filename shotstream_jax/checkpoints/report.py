@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from shotstream_jax.checkpoints.naming import Layout, NameTable
-from shotstream_jax.checkpoints.tensors import Tensors
-
-_NAMED = 3
-"""Keys of each kind that a one-line message names."""
+from shotstream_jax.checkpoints.tensors import Tensors, few
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +58,7 @@ class MatchReport:
             ("unexpected", self.unexpected),
             ("of another shape", self.misshaped),
         )
-        found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in problems if names]
+        found = [f"{len(names)} {kind} ({few(names)})" for kind, names in problems if names]
         return f"{self.used} keys match; " + ("; ".join(found) or "none is left over")
 
 
@@ -113,8 +110,3 @@ def _digest(tensors: Tensors) -> str:
     # weights.
     lines = sorted(f"{name} {list(t.shape)} {t.dtype}" for name, t in tensors.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _few(names: tuple[object, ...]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(map(str, names[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

@@ -42,6 +42,18 @@ def read_safetensors(path: pathlib.Path) -> dict[str, LazyArray]:
         raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
 
 
+def read_metadata_of(path: pathlib.Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file.
+
+    Raises:
+      ValueError: a damaged file.
+    """
+    try:
+        return safetensors.safe_open(path, framework="numpy").metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); fetch it again.") from error
+
+
 def write_safetensors(path: pathlib.Path, tensors: Tensors) -> None:
     """Write tensors in the order given, holding one at a time; the file appears when complete.
 

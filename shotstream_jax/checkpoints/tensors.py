@@ -4,13 +4,16 @@ Everything that converts weights passes these on, so that one tensor is in memor
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-_WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"})
+WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"})
 """Segments that torch's wrappers leave in a name: sharding, rematerialisation, compilation."""
+
+_NAMED = 3
+"""Names that a one-line message holds."""
 
 
 @runtime_checkable
@@ -83,7 +86,7 @@ def unwrap(tensors: Tensors) -> Tensors:
     """
     bare: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+        parts = [part for part in name.split(".") if part not in WRAPPERS]
         # Self-forcing's trainers keep the network as attribute `model` of a wrapper.
         short = ".".join(parts).removeprefix("model.")
         # A file may hold both a network and its average; together they are no one network.
@@ -94,3 +97,9 @@ def unwrap(tensors: Tensors) -> Tensors:
             )
         bare[short] = tensor
     return bare
+
+
+def few(names: Sequence[object]) -> str:
+    """The first few names, and how many there are besides."""
+    rest = len(names) - _NAMED
+    return ", ".join(map(str, names[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

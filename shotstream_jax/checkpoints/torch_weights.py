@@ -8,7 +8,7 @@ from shotstream_jax.checkpoints.tensors import Tensor, Tensors, section_of
 from shotstream_jax.checkpoints.torch_reader import read_torch
 
 _INDEX = ".index.json"
-_TORCH = (".pt", ".pth", ".bin")
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _SAFETENSORS = ".safetensors"
 
 

@@ -6,27 +6,24 @@ that has the others. Nothing is read here but names, shapes and dtypes.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shotstream_jax.checkpoints.foreign_settings import check_settings
 from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS, recognise, without_copies
-from shotstream_jax.checkpoints.lora_files import (
-    adapted_kernels,
-    lora_names,
-    merge_lora,
-    read_lora,
-)
+from shotstream_jax.checkpoints.lora_files import merge_lora, read_lora
+from shotstream_jax.checkpoints.lora_source import LoRARequest
+from shotstream_jax.checkpoints.lora_trees import kept_factors
 from shotstream_jax.checkpoints.manager import CONFIG
 from shotstream_jax.checkpoints.naming import NameTable
-from shotstream_jax.checkpoints.report import PartialWeightsError, compare
 from shotstream_jax.checkpoints.tensors import Tensors, section_of, sections, unwrap
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.model_config import FORMAT, LoRAConfig, NetworkConfig
+from shotstream_jax.models.configs import DiTConfig
 from shotstream_jax.strict_json import load_object
 
 # ShotStream's releases also hold `generator_ema` or the critic; `generator` is what films.
-_SECTION, _LORA_SECTION = "generator", "generator_lora"
+_SECTION = "generator"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,35 +127,40 @@ def find_source(
     return Source({network: part, **others.networks}, others.tokenizer)
 
 
-def with_lora(
-    source: Source, path: pathlib.Path, *, alpha: float | None = None, keep: bool = False
+def with_loras(
+    source: Source,
+    requests: Sequence[LoRARequest],
+    *,
+    alpha: float | None = None,
+    keep: bool = False,
 ) -> Source:
-    """Merge a file of LoRA factors into the transformer, or `keep` them as a network of their own.
+    """Merge LoRAs into the transformer, or `keep` their factors as a network of their own.
 
     Raises:
       FileNotFoundError: there is no such file.
-      PartialWeightsError: factors that do not belong to this transformer, or are incomplete.
-      ValueError: no LoRA file, or no transformer to adapt.
+      ValueError: no LoRA, one that does not belong to this transformer or is incomplete, one that
+        contradicts itself or `alpha`, or no transformer to adapt.
     """
+    names = ", ".join(request.path.name for request in requests)
     if "dit" not in source.networks:
-        raise ValueError(f"{path} adapts a transformer, and the source holds none; give it one.")
+        raise ValueError(f"{names} adapts a transformer, and the source holds none; give it one.")
     base = source.networks["dit"]
-    tensors = open_weights(path)
-    if _LORA_SECTION in sections(tensors):
-        tensors = section_of(tensors, _LORA_SECTION, path)
-    lora = read_lora(tensors, path, alpha)
-    # Factors carry official names even where the base is in diffusers' layout.
-    official = OFFICIAL_FORMATS["dit"].names(base.config)
-    names = lora_names(official, adapted_kernels(official, lora), lora.rank)
-    report = compare(names, lora.tensors)
-    if not report.whole:
-        raise PartialWeightsError(report, f"LoRA factors in {path}")
+    if not isinstance(base.config, DiTConfig):
+        raise TypeError(f"The transformer has a config of type {type(base.config).__name__}.")
+    loras = [read_lora(request, base.config, alpha) for request in requests]
+    notes = tuple(line for lora in loras for line in (lora.summary, *lora.notes))
+    files = tuple(request.path.name for request in requests)
     if keep:
-        adapters = LoRAConfig(rank=lora.rank, alpha=lora.alpha)
-        part = SourceNetwork("LoRA factors", names, lora.tensors, adapters, (path.name,))
+        # Stored under official names even where the base is in diffusers' layout.
+        table, tensors, adapters = kept_factors(OFFICIAL_FORMATS["dit"].names(base.config), loras)
+        part = SourceNetwork("LoRA factors", table, tensors, adapters, files, notes)
         return dataclasses.replace(source, networks={**source.networks, "lora": part})
-    merged = merge_lora(base.table, base.tensors, names, lora)
-    part = dataclasses.replace(base, tensors=merged, files=(*base.files, path.name))
+    part = dataclasses.replace(
+        base,
+        tensors=merge_lora(base.table, base.tensors, loras),
+        files=(*base.files, *files),
+        notes=(*base.notes, *notes),
+    )
     return dataclasses.replace(source, networks={**source.networks, "dit": part})
 
 

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.text import Text
 
-from shotstream_jax.cli.options import Approximate, Dtype, open_named
+from shotstream_jax.cli.options import Approximate, Dtype, LoRAFiles, open_named
 from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.directing import filming
 from shotstream_jax.directing.film_folder import (
@@ -44,6 +44,8 @@ class Generate:
       vae_apart: give the last device to the autoencoder alone; it decodes while the others film.
       approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
         int8-cache, int8-weights.
+      lora: LoRA file or peft folder to add to the transformer for this film, and how much of it
+        (1); may be given several times.
       role: what the transformer is: the causal student in few steps, or the bidirectional teacher
         in many.
       steps: of the teacher, 50 if not given.
@@ -69,6 +71,7 @@ class Generate:
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     vae_apart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
+    lora: LoRAFiles = ()
     role: Literal["student", "teacher"] = "student"
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -108,8 +111,11 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         text_on_host=args.text_on_host,
         vae_apart=args.vae_apart,
         approximate=args.approximate,
+        lora=args.lora,
     )
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
+    for line in model.loras:
+        console.print(Text(f"{line}."))
     if model.networks.approximation.names:
         console.print(
             Text(f"Approximate: {', '.join(model.networks.approximation.names)}.", "yellow")
@@ -213,6 +219,7 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
         "config_digest": model.config.digest(),
         "dtype": model.networks.compute.dtype.__name__,
         "approximate": list(model.networks.approximation.names),
+        **({"lora": list(args.lora)} if args.lora else {}),
         "devices": len(model.networks.mesh.devices.flat) if model.networks.mesh else 1,
     }
 

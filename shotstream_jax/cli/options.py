@@ -12,6 +12,11 @@ from shotstream_jax.rollout.approximate import ApproximationName
 Approximate = Annotated[tuple[ApproximationName, ...], tyro.conf.arg(metavar="NAME")]
 """Names of approximations, none by default."""
 
+LoRAFiles = Annotated[
+    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE[:STRENGTH]")
+]
+"""LoRAs to add to the transformer, one an option: a second `--lora` must not replace the first."""
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 

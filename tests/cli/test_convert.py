@@ -108,13 +108,26 @@ def test_a_checkpoint_becomes_an_official_file(film, tmp_path):
 
 
 def test_a_lora_is_merged_or_kept(film, lora, tmp_path):
-    run(source=film, lora=lora, lora_alpha=1.0, output=tmp_path / "merged")
+    run(source=film, lora=(str(lora),), lora_alpha=1.0, output=tmp_path / "merged")
     run(source=tmp_path / "merged", to_official=tmp_path / "merged.safetensors")
     kernel = open_weights(tmp_path / "merged.safetensors")["blocks.1.self_attn.q.weight"]
     np.testing.assert_array_equal(kernel, np.ones((128, 128)))
-    said = run(source=film, lora=lora, keep_lora=True, output=tmp_path / "kept")
+    said = run(source=film, lora=(str(lora),), keep_lora=True, output=tmp_path / "kept")
     assert "LoRA factors, lora.pt" in said
     assert read_config(tmp_path / "kept").lora == LoRAConfig(rank=2, alpha=2.0)
+
+
+def test_several_loras_weigh_in_and_are_said(film, lora, tmp_path):
+    """Kind: what was scaled is printed, and a second --lora does not replace the first."""
+    said = run(source=film, lora=(str(lora), f"{lora}:-0.5"), output=tmp_path / "two")
+    assert "2 of 2 layers, 2 kernels, rank 2, alpha 2, scale 1, strength -0.5" in " ".join(
+        said.split()
+    )
+    run(source=tmp_path / "two", to_official=tmp_path / "two.safetensors")
+    kernel = open_weights(tmp_path / "two.safetensors")["blocks.1.self_attn.q.weight"]
+    np.testing.assert_array_equal(kernel, np.ones((128, 128)))  # (1 - 0.5) * 2
+    with pytest.raises(ValueError, match="alpha of one --lora"):
+        run(source=film, lora=(str(lora),) * 2, lora_alpha=1.0, output=tmp_path / "three")
 
 
 def test_every_key_that_does_not_fit_is_printed_before_the_refusal(film, tmp_path):
