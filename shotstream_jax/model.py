@@ -18,10 +18,12 @@ from jax.sharding import Mesh, SingleDeviceSharding
 
 from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
 from shotstream_jax.checkpoints.integrity import CHECKSUM_FILE as CHECKSUMS
+from shotstream_jax.checkpoints.integrity import verify
 from shotstream_jax.checkpoints.lora_files import LoRA, read_lora
 from shotstream_jax.checkpoints.lora_source import LoRARequest
 from shotstream_jax.checkpoints.lora_trees import device_updates
 from shotstream_jax.checkpoints.manager import (
+    CONFIG,
     TOKENIZER,
     load_network,
     network_shapes,
@@ -174,8 +176,8 @@ def _stored(folder: pathlib.Path) -> ModelSource:
     def load(name: str, dtype: Any, where: Any) -> Params:
         shapes = network_shapes(folder, name)
         leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
-        # config.json has no checksum. A size that was changed in it is found here, before any
-        # array is on a device, and not as a shape error inside a compiled program.
+        # A size that does not belong to the weights is found here, before any array is on a
+        # device, and not as a shape error inside a compiled program.
         check_leaves(
             OFFICIAL_FORMATS[name].names(stored.network(name)),
             {tuple(key.key for key in path): leaf for path, leaf in leaves},
@@ -186,10 +188,15 @@ def _stored(folder: pathlib.Path) -> ModelSource:
             params = _adapted(params, folder, lora, where)
         return params
 
+    tokenizer = load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens)
+    # What is neither in the networks' files nor in the digest itself: a flipped bit in either would
+    # film another film under the same digest, which is of the listed checksums.
+    for part in (CONFIG, TOKENIZER):
+        verify(folder, part)
     content = json.dumps(config.to_json()).encode() + (folder / CHECKSUMS).read_bytes()
     return ModelSource(
         config=config,
-        tokenizer=load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens),
+        tokenizer=tokenizer,
         weights=stored.weights,
         digest=hashlib.sha256(content).hexdigest()[:16],
         load=load,

@@ -27,7 +27,7 @@ from shotstream_jax.checkpoints.lora_scales import (
 from shotstream_jax.checkpoints.lora_source import LoRARequest, open_lora
 from shotstream_jax.checkpoints.names_dit import diffusers_dit_names, dit_names
 from shotstream_jax.checkpoints.naming import NameTable, ParamPath, TensorMapping
-from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
+from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors, is_float
 from shotstream_jax.models.configs import DiTConfig
 
 Place = tuple[ParamPath, int | None]
@@ -228,7 +228,7 @@ def _updates(
     found: list[tuple[str, LowRankUpdate | DenseUpdate]] = []
     roles = {role: tensors[name] for role, name in module.tensors.items()}
     for role, name in module.tensors.items():
-        if role not in ("alpha", "scale") and not _is_float(roles[role]):
+        if role not in ("alpha", "scale") and not is_float(roles[role]):
             raise ValueError(
                 f"{where} has {name} as {roles[role].dtype}; factors are floating-point numbers."
             )
@@ -247,11 +247,6 @@ def _updates(
             "save it with one of them."
         )
     return found
-
-
-def _is_float(tensor: Tensor) -> bool:
-    # Not by `kind`: NumPy calls the 8- and 16-bit floats of machine learning void types.
-    return np.issubdtype(tensor.dtype, np.floating) or "float" in str(tensor.dtype)
 
 
 def _mapping(table: NameTable, name: str, module: LoRAModule, where: object) -> TensorMapping:

@@ -198,7 +198,7 @@ def missing(path: pathlib.Path) -> None:
 
 
 def unexpected(path: pathlib.Path) -> None:
-    write_torch(path, zeros(dit_names(DIT)) | {"img_emb.proj.0.weight": np.zeros(2, np.float32)})
+    write_torch(path, zeros(dit_names(DIT)) | {"other_emb.0.weight": np.zeros(2, np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def unexpected(path: pathlib.Path) -> None:
         (legacy, "old format"),
         (misshapen, "1 of another shape (head.modulation [2, 128] for [1, 2, 128])"),
         (missing, "1 missing (blocks.1.norm3.bias)"),
-        (unexpected, "1 unexpected (img_emb.proj.0.weight)"),
+        (unexpected, "1 unexpected (other_emb.0.weight)"),
         (pathlib.Path.unlink, "There is no file"),
     ],
 )
