@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SUFFIX = ".part"
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 
 
 class DiskFullError(OSError):
@@ -119,10 +119,12 @@ def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
       ValueError: an address such as `gs://bucket/film`, of which a folder `gs:` would be made.
     """
     named = os.fspath(path)
-    # `pathlib` makes one slash of two; a scheme has two letters or more, a drive of Windows one.
+    # A scheme has two letters or more, a drive of Windows one.
     if _ADDRESS.match(named):
+        # `pathlib` made one slash of two.
+        address = _ADDRESS.sub(lambda found: found[0].rstrip("/") + "//", named, count=1)
         raise ValueError(
-            f"{named} is an address, and films go into a folder of this machine; film into one, "
+            f"{address} is an address, and films go into a folder of this machine; film into one, "
             "and copy it there when it is done."
         )
     return pathlib.Path(named)

@@ -13,11 +13,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
 from shotstream_jax.checkpoints.integrity import CHECKSUM_FILE as CHECKSUMS
+from shotstream_jax.checkpoints.integrity import verify
+from shotstream_jax.checkpoints.lora_files import LoRA, read_lora
+from shotstream_jax.checkpoints.lora_source import LoRARequest
+from shotstream_jax.checkpoints.lora_trees import device_updates
 from shotstream_jax.checkpoints.manager import (
+    CONFIG,
     TOKENIZER,
     load_network,
     network_shapes,
@@ -29,7 +35,8 @@ from shotstream_jax.data.encode import text_encoder_fn
 from shotstream_jax.data.tokenizer import Tokenizer, load_tokenizer
 from shotstream_jax.model_config import LoRAConfig, ModelConfig, WeightsOrigin
 from shotstream_jax.models.compute import default_compute
-from shotstream_jax.models.lora import merge
+from shotstream_jax.models.configs import DiTConfig
+from shotstream_jax.models.lora import add_changes, merge
 from shotstream_jax.presets import PRESETS
 from shotstream_jax.rollout.approximate import Approximation, ApproximationName
 from shotstream_jax.rollout.networks import Networks, approximated
@@ -52,6 +59,7 @@ class Model:
       weights: where they come from; random ones are to be called so wherever they are shown.
       digest: a short hash of sizes and weights, and what is approximate: the same digest films the
         same film.
+      loras: what was added to the transformer when it was opened, one line each.
     """
 
     name: str
@@ -60,6 +68,7 @@ class Model:
     tokenizer: Tokenizer
     weights: WeightsOrigin
     digest: str
+    loras: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         # The arrays themselves would fill a terminal.
@@ -86,6 +95,7 @@ def open_model(
     text_on_host: bool = False,
     vae_apart: bool = False,
     approximate: Sequence[ApproximationName] = (),
+    lora: Sequence[str] = (),
 ) -> Model:
     """Load a model onto the devices of this machine, and keep compiled programs between runs.
 
@@ -98,6 +108,7 @@ def open_model(
         film.
       approximate: ways to film faster or in less memory, not quite the same (see
         rollout/approximate.py).
+      lora: LoRAs to add to the transformer for this film: `FILE` or `FILE:STRENGTH` each.
 
     Raises:
       FileNotFoundError: no such checkpoint, or one without a tokenizer.
@@ -105,12 +116,14 @@ def open_model(
     """
     use_compile_cache()
     parts = find_model(source)
+    # Before any weights are read: a LoRA of another transformer is refused in seconds.
+    loras = [read_lora(LoRARequest.parse(text), parts.config.dit) for text in lora]
     heads = parts.config.dit.heads
     mesh, apart = split_devices(heads, _devices(devices), vae_apart=vae_apart)
     compute = default_compute(parts.config.dit.head_dim, dtype, mesh.devices.flat[0].platform, mesh)
     networks = Networks(
         config=parts.config,
-        dit=parts.load("dit", compute.dtype, mesh),
+        dit=_with_loras(parts.load("dit", compute.dtype, mesh), loras, parts.config.dit, mesh),
         vae=parts.load("vae", jnp.float32, apart or replicated(mesh)),
         encode_text=_text_encoder(parts, compute.dtype, mesh, on_host=text_on_host),
         compute=compute,
@@ -125,7 +138,8 @@ def open_model(
         networks=networks,
         tokenizer=parts.tokenizer,
         weights=parts.weights,
-        digest="+".join([parts.digest, *networks.approximation.names]),
+        digest="+".join([parts.digest, *map(_lora_digest, loras), *networks.approximation.names]),
+        loras=tuple(line for one in loras for line in (one.summary, *one.notes)),
     )
 
 
@@ -172,8 +186,8 @@ def _stored(folder: pathlib.Path) -> ModelSource:
     def load(name: str, dtype: Any, where: Any) -> Params:
         shapes = network_shapes(folder, name)
         leaves, _ = jax.tree_util.tree_flatten_with_path(shapes)
-        # config.json has no checksum. A size that was changed in it is found here, before any
-        # array is on a device, and not as a shape error inside a compiled program.
+        # A size that does not belong to the weights is found here, before any array is on a
+        # device, and not as a shape error inside a compiled program.
         check_leaves(
             OFFICIAL_FORMATS[name].names(stored.network(name)),
             {tuple(key.key for key in path): leaf for path, leaf in leaves},
@@ -184,10 +198,15 @@ def _stored(folder: pathlib.Path) -> ModelSource:
             params = _adapted(params, folder, lora, where)
         return params
 
+    tokenizer = load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens)
+    # What is neither in the networks' files nor in the digest itself: a flipped bit in either would
+    # film another film under the same digest, which is of the listed checksums.
+    for part in (CONFIG, TOKENIZER):
+        verify(folder, part)
     content = json.dumps(config.to_json()).encode() + (folder / CHECKSUMS).read_bytes()
     return ModelSource(
         config=config,
-        tokenizer=load_tokenizer(folder / TOKENIZER, length=config.dit.text_tokens),
+        tokenizer=tokenizer,
         weights=stored.weights,
         digest=hashlib.sha256(content).hexdigest()[:16],
         load=load,
@@ -200,6 +219,28 @@ def _adapted(params: Params, folder: pathlib.Path, lora: LoRAConfig, where: Any)
     factors = load_network(folder, "lora", shardings=_shardings(shapes, where))
     join = jax.jit(merge, static_argnums=2, donate_argnums=0)
     return join(params, factors, lora.scale)
+
+
+def _with_loras(params: Params, loras: Sequence[LoRA], config: DiTConfig, where: Any) -> Params:
+    """Add LoRAs to a transformer that is on its devices."""
+    if not loras:
+        return params
+    factors, changes = device_updates(OFFICIAL_FORMATS["dit"].names(config), loras)
+    if factors is not None:
+        factors = jax.device_put(factors, _shardings(factors, where))
+        # Each update's scale is in its second factor.
+        params = jax.jit(merge, static_argnums=2, donate_argnums=0)(params, factors, 1.0)
+    return add_changes(params, jax.device_put(changes, _shardings(changes, where)))
+
+
+def _lora_digest(lora: LoRA) -> str:
+    """A short hash of all that a LoRA adds, whatever the names in its file."""
+    digest = hashlib.sha256()
+    for place, update in sorted(lora.updates.items(), key=str):
+        digest.update(f"{place} {update.scale}".encode())
+        for values in update.arrays:
+            digest.update(np.asarray(values).tobytes())
+    return f"lora-{digest.hexdigest()[:8]}"
 
 
 def _text_encoder(parts: ModelSource, dtype: Any, mesh: Mesh, *, on_host: bool) -> Any:

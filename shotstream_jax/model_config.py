@@ -38,10 +38,25 @@ FORMAT, VERSION = "shotstream_jax", 1
 ADDED_LATER = frozenset({"patch_size", "shot_phase", "trained_chunks"})
 """Fields that the first checkpoints lack; those films were made with today's defaults."""
 
-_LARGEST = {"layers": 1_000, "heads": 1_000, "text_tokens": 100_000, "vocab": 10_000_000}
+_LARGEST = {
+    "layers": 1_000,
+    "heads": 1_000,
+    "text_tokens": 100_000,
+    "vocab": 10_000_000,
+    "residual_blocks": 100,
+    # Multipliers of the autoencoder's stages, and pixels and latents along a side of a patch.
+    "multipliers": 1_000,
+    "patch": 64,
+    "patch_size": 64,
+}
 _LARGEST_OTHER = 1_000_000
 """Far beyond any published model: what is larger is a slip of the pen, and is refused here before
 terabytes are asked for."""
+
+# Far beyond Wan2.2's 14B transformer, and 4 TB in float32.
+_MOST_PARAMETERS = 10**12
+# Stages of an autoencoder, steps of a schedule, channels of statistics: tuples of a config.
+_MOST_ITEMS = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,16 +128,7 @@ class ModelConfig:
         for name in NETWORKS:
             _check_range(name, getattr(self, name))
         _check_range("rollout.window", self.rollout.window)
-        if self.dit.latent_channels != self.vae.latent_channels:
-            raise ValueError(
-                f"The transformer has {self.dit.latent_channels} latent channels and the "
-                f"autoencoder {self.vae.latent_channels}; take both from one release."
-            )
-        if self.dit.text_dim != self.text.dim:
-            raise ValueError(
-                f"The transformer reads text {self.dit.text_dim} wide and the text encoder "
-                f"writes {self.text.dim}; take both from one release."
-            )
+        check_fit({name: getattr(self, name) for name in NETWORKS})
 
     def latent_grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of latents for a film of `size` = (height, width) pixels.
@@ -310,6 +316,27 @@ class CheckpointConfig:
             raise ValueError(f"{where}: {error}") from error
 
 
+def check_fit(networks: Mapping[str, NetworkConfig]) -> None:
+    """Compare the widths at which networks meet, of those that are there.
+
+    Raises:
+      ValueError: networks that do not fit one another, with both widths.
+    """
+    dit, vae, text = (networks.get(name) for name in NETWORKS)
+    if not isinstance(dit, DiTConfig):
+        return
+    if isinstance(vae, VAEConfig) and dit.latent_channels != vae.latent_channels:
+        raise ValueError(
+            f"The transformer has {dit.latent_channels} latent channels and the "
+            f"autoencoder {vae.latent_channels}; take both from one release."
+        )
+    if isinstance(text, TextEncoderConfig) and dit.text_dim != text.dim:
+        raise ValueError(
+            f"The transformer reads text {dit.text_dim} wide and the text encoder "
+            f"writes {text.dim}; take both from one release."
+        )
+
+
 def _check_document(document: Mapping[str, Any], where: str) -> None:
     """Raises: ValueError: another program's or version's file, or one that says something else."""
     if document.get("format") != FORMAT:
@@ -347,8 +374,26 @@ def _check_range(name: str, config: NetworkConfig | Window) -> None:
         most = _LARGEST.get(field, _LARGEST_OTHER)
         # Every frame that a window holds has a position of its own in the rotary tables.
         most = MAX_POSITION if isinstance(config, Window) else most
-        for number in value if isinstance(value, tuple) else (value,):
+        values = value if isinstance(value, tuple) else (value,)
+        if len(values) > _MOST_ITEMS:
+            raise ValueError(f"{name}.{field} has {len(values)} values, above {_MOST_ITEMS}.")
+        for number in values:
             if isinstance(number, int) and number > most:
                 raise ValueError(
                     f"{name}.{field} {number} is above {most}, the most that is taken."
                 )
+    if isinstance(config, DiTConfig | TextEncoderConfig) and _parameters(config) > _MOST_PARAMETERS:
+        raise ValueError(
+            f"{name} has {_parameters(config):.1e} parameters, above {_MOST_PARAMETERS:.0e}; "
+            "correct its sizes."
+        )
+
+
+def _parameters(config: DiTConfig | TextEncoderConfig) -> int:
+    """Parameters in the kernels of a transformer's blocks and embeddings, about all it has."""
+    if isinstance(config, DiTConfig):
+        # Queries, keys, values and outputs of two attentions, and two layers of the FFN.
+        block = 8 * config.dim**2 + 2 * config.dim * config.ffn_dim
+        return config.layers * block + 8 * config.dim**2
+    block = 4 * config.dim * config.attention_dim + 3 * config.dim * config.ffn_dim
+    return config.layers * block + config.vocab * config.dim

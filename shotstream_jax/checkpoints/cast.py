@@ -3,6 +3,9 @@
 import pathlib
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from shotstream_jax.checkpoints.manager import (
@@ -28,7 +31,7 @@ def cast_checkpoint(
     Raises:
       FileExistsError: something is at `output` already.
       FileNotFoundError: no checkpoint in the folder.
-      ValueError: it is damaged.
+      ValueError: it is damaged, or has values that are not finite in the other dtype.
     """
     config = read_config(folder)
     tokenizer = folder / TOKENIZER / "tokenizer.json"
@@ -36,4 +39,12 @@ def cast_checkpoint(
         # One network at a time: memory holds the largest and not the model.
         for name in config.items:
             started(name)
-            write_network(partial, name, load_network(folder, name, dtype=dtype))
+            params = load_network(folder, name, dtype=dtype)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+                # On the device, a leaf at a time: only whether any is not finite comes back.
+                if not jnp.isfinite(leaf).all():
+                    raise ValueError(
+                        f"{name}{jax.tree_util.keystr(path)} of {folder} has values that are not "
+                        f"finite as {np.dtype(dtype)}; keep it as float32, or take another state."
+                    )
+            write_network(partial, name, params)

@@ -157,26 +157,6 @@ OFFICIAL_FORMATS = {
 """The format that each network is written back in."""
 
 
-def recognise(tensors: Tensors, where: object) -> Format:
-    """The format of which most signature keys are there; `where` names the file in errors.
-
-    Raises:
-      ValueError: no signature key of any format is among them.
-    """
-
-    # The most keys, not all: a damaged file is then reported by the tensors that it lacks.
-    def matches(format_: Format) -> int:
-        return sum(name.format(0) in tensors for name in format_.signature_keys.values())
-
-    best = max(WEIGHT_FORMATS, key=matches)
-    if not matches(best):
-        raise ValueError(
-            f"{where} holds none of the networks known here ({len(tensors)} tensors, the first: "
-            f"{', '.join(list(tensors)[:3]) or 'none'}); choose another file or section."
-        )
-    return best
-
-
 def without_copies(format_: Format, tensors: Tensors) -> Tensors:
     """Drop second copies of tensors; a copy whose original is not there takes its place."""
     kept = {name: tensor for name, tensor in tensors.items() if name not in format_.copies}

@@ -31,7 +31,7 @@ def write_checksums(folder: pathlib.Path) -> None:
 
 
 def verify(folder: pathlib.Path, part: str, checked_bytes: int | None = None) -> None:
-    """Compare the files below `part` of a folder with the sizes and checksums that it lists.
+    """Compare the file or folder `part` of a folder with the sizes and checksums that it lists.
 
     With `checked_bytes`, only the size of larger files is compared, not their content.
 
@@ -39,7 +39,7 @@ def verify(folder: pathlib.Path, part: str, checked_bytes: int | None = None) ->
       ValueError: a file is missing, of another size, or of other content.
     """
     listed = _read(folder)
-    names = [name for name in listed if name.startswith(f"{part}/")]
+    names = [name for name in listed if name == part or name.startswith(f"{part}/")]
     if not names:
         raise ValueError(
             f"{folder / CHECKSUM_FILE} lists no file of {part}; convert or fetch it again."

@@ -39,6 +39,10 @@ CONFIG, TOKENIZER = "config.json", "tokenizer"
 _PIECE_BYTES = 1 << 26
 """Largest piece of a leaf that is compressed, or read for one device, at once."""
 
+# A config has 10 KB, most of it the report of a conversion.
+_LARGEST_CONFIG = 1 << 24
+"""Size of a `config.json` beyond which it is not even parsed."""
+
 # Metadata is some hundred bytes a leaf, and a network has tens of leaves; a piece of values is
 # mostly megabytes.
 _DESCRIPTION_BYTES = 1 << 20
@@ -118,9 +122,16 @@ def read_config(folder: pathlib.Path) -> CheckpointConfig:
     """
     path = folder / CONFIG
     if not path.is_file():
-        what = "has no" if folder.is_dir() else "does not exist, so it has no"
+        # Not `exists`: that a file is no folder is another mistake than a wrong path.
+        absent = "is a file, so it has no" if folder.is_file() else "does not exist, so it has no"
+        what = "has no" if folder.is_dir() else absent
         raise FileNotFoundError(
             f"{folder} {what} {CONFIG}; give a checkpoint folder that `shotstream convert` wrote."
+        )
+    size = path.stat().st_size
+    if size > _LARGEST_CONFIG:
+        raise ValueError(
+            f"{path} has {size} bytes, and at most {_LARGEST_CONFIG} are read; fetch it again."
         )
     return CheckpointConfig.from_json(load_object(path), str(path))
 
@@ -201,6 +212,7 @@ def _open(
 ) -> tuple[pathlib.Path, Any]:
     """Where a network is stored, and the shapes and dtypes of its leaves."""
     read_config(folder).require(name)
+    integrity.verify(folder, CONFIG)
     integrity.verify(folder, name, checked_bytes)
     item = folder.absolute() / name
     with _checkpointer() as checkpointer:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from shotstream_jax.checkpoints.formats import OFFICIAL_FORMATS
-from shotstream_jax.checkpoints.lora_files import LoRA, lora_names, merge_lora
+from shotstream_jax.checkpoints.lora_files import LoRA, LowRankUpdate, merge_lora
+from shotstream_jax.checkpoints.lora_trees import factor_name, lora_names
 from shotstream_jax.checkpoints.manager import (
     creating_checkpoint,
     read_config,
@@ -20,10 +21,10 @@ from shotstream_jax.checkpoints.naming import NameTable
 from shotstream_jax.checkpoints.param_trees import build_params, export_tensors
 from shotstream_jax.checkpoints.report import MatchReport, PartialWeightsError, compare
 from shotstream_jax.checkpoints.safetensors_files import write_safetensors
-from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors
+from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors, check_finite
 from shotstream_jax.checkpoints.torch_writer import write_torch
 from shotstream_jax.checkpoints.weight_sources import Source
-from shotstream_jax.model_config import CheckpointConfig, LoRAConfig, RolloutConfig
+from shotstream_jax.model_config import CheckpointConfig, LoRAConfig, RolloutConfig, check_fit
 
 
 def report_on(source: Source, dtype: DTypeLike | None = None) -> dict[str, MatchReport]:
@@ -50,7 +51,15 @@ def import_source(
     Raises:
       FileExistsError: something is at `folder` already.
       PartialWeightsError: a network is not filled exactly; nothing was written.
+      ValueError: networks that do not fit one another, or values that are not finite.
     """
+    check_fit(
+        {
+            name: part.config
+            for name, part in source.networks.items()
+            if not isinstance(part.config, LoRAConfig)
+        }
+    )
     # All networks are matched before the first is written: converting takes minutes.
     reports = report_on(source, dtype)
     for name, report in reports.items():
@@ -100,7 +109,7 @@ def export_official(
 
     Raises:
       FileNotFoundError: no checkpoint in the folder.
-      ValueError: the network is not in it or is damaged, or the suffix is not known.
+      ValueError: the network is not in it or is damaged or not finite, or the suffix is not known.
     """
     if file.suffix not in (".pt", ".pth", ".safetensors"):
         raise ValueError(
@@ -112,8 +121,10 @@ def export_official(
     if network == "dit" and config.lora is not None:
         tensors = _with_lora(folder, table, tensors, config.lora)
     # After merging, so that factors are added in float32 and rounded once.
-    if dtype is not None:
-        tensors = {name: _cast(tensor, np.dtype(dtype)) for name, tensor in tensors.items()}
+    tensors = {
+        name: _checked(name, tensor, np.dtype(tensor.dtype if dtype is None else dtype))
+        for name, tensor in tensors.items()
+    }
     if file.suffix == ".safetensors":
         write_safetensors(file, tensors)
     elif network == "dit":
@@ -129,10 +140,24 @@ def _with_lora(
 ) -> Tensors:
     # Both factors of a layer are needed in turn, and they are small: all are read at once.
     leaves = {path: np.asarray(leaf) for path, leaf in stored_leaves(folder, "lora").items()}
-    names = lora_names(table, {(*path[:-1], "kernel") for path in leaves}, config.rank)
-    factors = LoRA(export_tensors(names, leaves), config.rank, config.alpha)
-    return merge_lora(table, tensors, names, factors)
+    names = lora_names(table, {(*path[:-1], "kernel"): config.rank for path in leaves})
+    factors = export_tensors(names, leaves)
+    updates = {
+        (mapping.path, mapping.layer): LowRankUpdate(
+            factors[factor_name(name, "a")], factors[factor_name(name, "b")], config.scale
+        )
+        for name, mapping in table.items()
+        if factor_name(name, "a") in factors
+    }
+    return merge_lora(table, tensors, [LoRA(updates, "")])
 
 
-def _cast(tensor: Tensor, dtype: np.dtype) -> LazyArray:
-    return LazyArray(tensor.shape, dtype, lambda: np.asarray(tensor).astype(dtype))
+def _checked(name: str, tensor: Tensor, dtype: np.dtype) -> LazyArray:
+    def read() -> np.ndarray:
+        stored = np.asarray(tensor)
+        with np.errstate(over="ignore"):
+            values = stored.astype(dtype, copy=False)
+        check_finite(values, name, stored)
+        return values
+
+    return LazyArray(tensor.shape, dtype, read)

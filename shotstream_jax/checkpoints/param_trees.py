@@ -16,7 +16,7 @@ from shotstream_jax.checkpoints.naming import (
     to_ours,
 )
 from shotstream_jax.checkpoints.report import PartialWeightsError, compare
-from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors, unwrap
+from shotstream_jax.checkpoints.tensors import LazyArray, Tensor, Tensors, check_finite, unwrap
 
 Leaves = Mapping[ParamPath, Tensor]
 """The arrays of a parameter tree, by path."""
@@ -35,7 +35,8 @@ def build_params(
     `scratch`, a folder, the arrays live in files there: memory then holds one tensor at a time.
 
     Raises:
-      PartialWeightsError: tensors are missing, unexpected or of another shape.
+      PartialWeightsError: tensors are missing, unexpected, of another shape, or no floats.
+      ValueError: values that are not finite, or not after the cast.
     """
     tensors = unwrap(tensors)
     dtype = None if dtype is None else np.dtype(dtype)
@@ -50,9 +51,11 @@ def build_params(
         leaf = _allocate(_leaf_shape(table, names), leaf_dtype, path, scratch)
         for name in names:
             mapping = table[name]
-            leaf[... if mapping.layer is None else mapping.layer] = to_ours(
-                np.asarray(tensors[name]), mapping.layout
-            )
+            stored = np.asarray(tensors[name])
+            with np.errstate(over="ignore"):
+                values = stored.astype(leaf_dtype, copy=False)
+            check_finite(values, name, stored)
+            leaf[... if mapping.layer is None else mapping.layer] = to_ours(values, mapping.layout)
         _put(tree, path, _reopened(leaf))
     return tree
 

@@ -8,10 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from shotstream_jax.checkpoints.naming import Layout, NameTable
-from shotstream_jax.checkpoints.tensors import Tensors
-
-_NAMED = 3
-"""Keys of each kind that a one-line message names."""
+from shotstream_jax.checkpoints.tensors import Tensors, few, is_float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +33,7 @@ class MatchReport:
       missing: names of the table that are not in the file.
       unexpected: names in the file that are not in the table.
       misshaped: tensors of the table, of another shape.
+      not_floats: tensors of the table that are integers or flags, with their dtype.
       layouts: tensors whose layout changes, by layout.
       dtypes: tensors by dtype in the file, and after if that is another one.
       digest: SHA-256 of all names, shapes and dtypes of the file.
@@ -46,22 +44,24 @@ class MatchReport:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshaped: tuple[MisShaped, ...]
+    not_floats: tuple[str, ...]
     layouts: Mapping[str, int]
     dtypes: Mapping[str, int]
     digest: str
 
     @property
     def whole(self) -> bool:
-        """Whether file and table have the same names and shapes."""
-        return not (self.missing or self.unexpected or self.misshaped)
+        """Whether file and table have the same names and shapes, and the file floats."""
+        return not (self.missing or self.unexpected or self.misshaped or self.not_floats)
 
     def __str__(self) -> str:
         problems = (
             ("missing", self.missing),
             ("unexpected", self.unexpected),
             ("of another shape", self.misshaped),
+            ("no floating-point numbers", self.not_floats),
         )
-        found = [f"{len(names)} {kind} ({_few(names)})" for kind, names in problems if names]
+        found = [f"{len(names)} {kind} ({few(names)})" for kind, names in problems if names]
         return f"{self.used} keys match; " + ("; ".join(found) or "none is left over")
 
 
@@ -91,6 +91,12 @@ def compare(table: NameTable, tensors: Tensors, dtype: np.dtype | None = None) -
         missing=tuple(name for name in table if name not in tensors),
         unexpected=tuple(name for name in tensors if name not in table),
         misshaped=misshaped,
+        # Quantised without a scale here, or another network's: as floats they would film noise.
+        not_floats=tuple(
+            f"{name} {tensors[name].dtype}"
+            for name in table
+            if name in used and not is_float(tensors[name])
+        ),
         layouts=_count(
             table[name].layout.value for name in used if table[name].layout is not Layout.SAME
         ),
@@ -113,8 +119,3 @@ def _digest(tensors: Tensors) -> str:
     # weights.
     lines = sorted(f"{name} {list(t.shape)} {t.dtype}" for name, t in tensors.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def _few(names: tuple[object, ...]) -> str:
-    rest = len(names) - _NAMED
-    return ", ".join(map(str, names[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

@@ -19,6 +19,9 @@ StoredSettings = Mapping[str, Any]
 _HEAD_DIM = 128
 """Channels of an attention head in every official transformer."""
 
+# Published transformers have 40 layers at most; a thousand are taken (model_config.py).
+_MOST_DIGITS = 3
+
 
 def dit_sizes(shapes: Shapes, signature_keys: SignatureKeys, settings: StoredSettings) -> DiTConfig:
     """Sizes of a transformer; signature keys `patch`, `text`, `time`, `ffn`, `layer`.
@@ -51,6 +54,8 @@ def vae_sizes(shapes: Shapes, signature_keys: SignatureKeys, settings: StoredSet
         not make an autoencoder.
     """
     base, colours, *_ = _shape(shapes, signature_keys["conv_in"], axes=5)
+    if not base or not colours:
+        raise ValueError(f"{signature_keys['conv_in']} has an axis of size 0; fetch it again.")
     widths, temporal = _stages(shapes, signature_keys)
     return VAEConfig(
         base_channels=base,
@@ -121,7 +126,14 @@ def _count(shapes: Shapes, template: str) -> int:
         for name in shapes
         if name.startswith(before) and name.endswith(after)
     ]
-    return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+    numbers = [number for number in numbers if number.isdecimal()]
+    # Before it is a number: a table of as many layers as a name claims would fill the memory.
+    long = [number for number in numbers if len(number) > _MOST_DIGITS]
+    if long:
+        raise ValueError(
+            f"There is a tensor {template.format(long[0][:20])}, of more layers than any model has."
+        )
+    return 1 + max(map(int, numbers), default=-1)
 
 
 def _stages(shapes: Shapes, signature_keys: SignatureKeys) -> tuple[list[list[int]], list[bool]]:
@@ -151,9 +163,12 @@ def _heads(dim: int, settings: StoredSettings) -> int:
         return heads
     # Without settings the official head size is the only hint; a guess would film noise.
     if dim % _HEAD_DIM:
+        width = described_width(settings)
+        described = f"config.json describes a transformer {width} wide and the weights are {dim}. "
         raise ValueError(
-            f"Width {dim} is no multiple of the official head size {_HEAD_DIM}; put the "
-            f"config.json of this model (dim {dim}, num_heads) beside its weights."
+            f"{described if width else ''}Width {dim} is no multiple of the official head size "
+            f"{_HEAD_DIM}; put the config.json of this model (dim {dim}, num_heads) beside its "
+            "weights."
         )
     return dim // _HEAD_DIM
 

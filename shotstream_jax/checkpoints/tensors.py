@@ -4,13 +4,16 @@ Everything that converts weights passes these on, so that one tensor is in memor
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-_WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"})
+WRAPPERS = frozenset({"_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod"})
 """Segments that torch's wrappers leave in a name: sharding, rematerialisation, compilation."""
+
+_NAMED = 3
+"""Names that a one-line message holds."""
 
 
 @runtime_checkable
@@ -75,6 +78,24 @@ def sections(tensors: Tensors) -> list[str]:
     return list(dict.fromkeys(name.partition(".")[0] for name in tensors))
 
 
+def drop_wrappers(tensors: Tensors) -> Tensors:
+    """Name tensors without the segments of torch's wrappers.
+
+    Raises:
+      ValueError: two tensors end up with one name.
+    """
+    bare: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        short = ".".join(part for part in name.split(".") if part not in WRAPPERS)
+        if short in bare:
+            raise ValueError(
+                f"Two tensors are named {short} once wrappers are dropped (one is {name}); "
+                "save one of them alone."
+            )
+        bare[short] = tensor
+    return bare
+
+
 def unwrap(tensors: Tensors) -> Tensors:
     """Name tensors as the bare network does: without torch's wrappers and a leading `model.`.
 
@@ -82,10 +103,9 @@ def unwrap(tensors: Tensors) -> Tensors:
       ValueError: two tensors end up with one name.
     """
     bare: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        parts = [part for part in name.split(".") if part not in _WRAPPERS]
+    for name, tensor in drop_wrappers(tensors).items():
         # Self-forcing's trainers keep the network as attribute `model` of a wrapper.
-        short = ".".join(parts).removeprefix("model.")
+        short = name.removeprefix("model.")
         # A file may hold both a network and its average; together they are no one network.
         if short in bare:
             raise ValueError(
@@ -94,3 +114,37 @@ def unwrap(tensors: Tensors) -> Tensors:
             )
         bare[short] = tensor
     return bare
+
+
+def is_float(tensor: Tensor) -> bool:
+    """Whether a tensor holds floating-point numbers."""
+    # Not by `kind`: NumPy calls the 8- and 16-bit floats of machine learning void types.
+    return np.issubdtype(tensor.dtype, np.floating) or "float" in str(tensor.dtype)
+
+
+def check_finite(values: np.ndarray, name: str, stored: np.ndarray | None = None) -> None:
+    """Refuse values that are not finite; `stored` are those before a cast, to tell what happened.
+
+    Raises:
+      ValueError: a value that is not finite, with the tensor's name.
+    """
+    bad = ~np.isfinite(values)
+    count = int(np.count_nonzero(bad))
+    if not count:
+        return
+    first = values[bad].reshape(-1)[0]
+    if stored is not None and np.isfinite(stored[bad]).all():
+        raise ValueError(
+            f"{name} has {count} values beyond the range of {values.dtype}, the first of them "
+            f"{stored[bad].reshape(-1)[0]}; store it as float32 (--dtype float32)."
+        )
+    raise ValueError(
+        f"{name} has {count} values that are not finite, the first of them {first}; fetch the file "
+        "again, or take an earlier state of the training."
+    )
+
+
+def few(names: Sequence[object]) -> str:
+    """The first few names, and how many there are besides."""
+    rest = len(names) - _NAMED
+    return ", ".join(map(str, names[:_NAMED])) + (f" and {rest} more" if rest > 0 else "")

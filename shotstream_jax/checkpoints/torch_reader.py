@@ -1,24 +1,22 @@
 """Torch's zip files, read without torch: memory-mapped, checked, and never executed.
 
 The container is an uncompressed zip: `<root>/data.pkl` describes the tensors and `<root>/data/<n>`
-holds their values. The pickle may name the few globals listed here and nothing else; all objects
-that it can build with them are immutable tuples, strings and plain dicts.
+holds their values. The pickle is read by `pickle_reader.py`, which builds dicts of descriptions of
+tensors and nothing else.
 
 Source: public PyTorch repository, torch/serialization.py, _save and _load.
 """
 
-import collections
-import io
 import pathlib
-import pickle
 import struct
 import zipfile
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from shotstream_jax.checkpoints.pickle_reader import ForbiddenGlobalError, Strided, read_pickle
 from shotstream_jax.checkpoints.tensors import LazyArray
 
 DTYPES = {
@@ -35,43 +33,25 @@ DTYPES = {
 }
 """Dtype of each of torch's storage classes."""
 
-# Releases nest three deep ({"generator": {"model": ...}}). The limit ends a pickle that refers to
-# itself before Python's stack does.
-_MAX_DEPTH = 16
+# Torch has no storage class for 8-bit floats: such a tensor names its dtype and bytes without one.
+_UNTYPED = "UntypedStorage"
+_NAMED_DTYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float8_e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8_e5m2": np.dtype(ml_dtypes.float8_e5m2),
+}
+_KINDS = {**DTYPES, **_NAMED_DTYPES, _UNTYPED: np.dtype(np.uint8)}
+
+# Releases nest three deep ({"generator": {"model": ...}}). The limits end a pickle whose dicts hold
+# themselves, or hold each other many times over.
+_MAX_DEPTH, _MOST_DICTS, _LONGEST_NAME = 16, 100_000, 1000
 # Torch before 1.6 wrote bare pickles, which begin with the opcode for a protocol number.
 _LEGACY_START = b"\x80"
 # Of a zip member's own header only the signature and the lengths of name and extra field matter:
 # they say where its bytes begin. Everything else is repeated, reliably, in the central directory.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-# All that the standard unpickler raises where its opcodes or their arguments are nonsense.
-_MALFORMED = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    MemoryError,
-    OverflowError,
-    TypeError,
-    ValueError,
-)
-
-
-class ForbiddenGlobalError(ValueError):
-    """A pickle names a global that weights do not need."""
-
-
-class _Storage(NamedTuple):
-    dtype: str
-    key: str
-    length: int
-
-
-class _Strided(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 def read_torch(path: pathlib.Path) -> dict[str, LazyArray]:
@@ -86,17 +66,15 @@ def read_torch(path: pathlib.Path) -> dict[str, LazyArray]:
             f"{path} was saved on a big-endian machine; save it on a little-endian one."
         )
     try:
-        content = _Unpickler(io.BytesIO(archive.read("data.pkl").tobytes())).load()
+        content = read_pickle(archive.read("data.pkl").tobytes(), _KINDS)
     except ForbiddenGlobalError as error:
         raise ForbiddenGlobalError(
             f"{path} {error}, and a file of weights has no use for it; nothing was executed. "
             "Save the tensors alone, as safetensors or as a plain dict, if you trust its source."
         ) from None
-    except _MALFORMED as error:
+    except ValueError as error:
         raise ValueError(f"{path} describes no tensors ({error}); fetch it again.") from error
-    tensors: dict[str, LazyArray] = {}
-    _flatten(content, "", tensors, archive)
-    return tensors
+    return _Names(archive).collect(content)
 
 
 class _Archive:
@@ -138,14 +116,18 @@ class _Archive:
         self._checked.add(name)
         return content
 
-    def tensor(self, strided: _Strided) -> LazyArray:
+    def tensor(self, strided: Strided) -> LazyArray:
         """A tensor of the file.
 
         Raises:
           ValueError: one that reaches beyond its storage.
         """
-        storage, offset, shape, strides = strided
-        dtype = DTYPES[storage.dtype]
+        storage, offset, shape, strides, named = strided
+        dtype, length = _KINDS[storage.kind], storage.length
+        if storage.kind == _UNTYPED and named in _NAMED_DTYPES:
+            # The storage counts bytes, the tensor's offset and strides elements.
+            dtype = _NAMED_DTYPES[named]
+            length //= dtype.itemsize
         # Sizes come from the pickle and are not trusted: strides beyond the bytes there are would
         # read other memory of this process.
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
@@ -153,10 +135,10 @@ class _Archive:
         info = self._members.get(f"data/{storage.key}")
         # The shorter of what the pickle claims and what the file holds counts.
         held = 0 if info is None else info.file_size // dtype.itemsize
-        if not empty and last >= min(storage.length, held):
+        if not empty and last >= min(length, held):
             raise ValueError(
                 f"{self._path} has a tensor of shape {shape} that ends at element {last} of "
-                f"storage {storage.key}, which holds {min(storage.length, held)}; fetch it again."
+                f"storage {storage.key}, which holds {min(length, held)}; fetch it again."
             )
 
         def read() -> np.ndarray:
@@ -180,64 +162,44 @@ class _Archive:
         return f"{self._path} is damaged in member {info.filename}; fetch it again."
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that can build dicts of tensor descriptions and nothing more."""
+class _Names:
+    """Collects the tensors of nested dicts by dotted name."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        # Storage classes are only ever arguments of a persistent id: their name is enough.
-        if module == "torch" and name in DTYPES:
-            return name
-        match module, name:
-            # A bound call, unlike a function, has no attribute that a pickle could set.
-            case "torch._utils", "_rebuild_tensor_v2":
-                return _strided.__call__
-            case "torch._utils", "_rebuild_parameter":
-                return _parameter.__call__
-            case "torch", "Size":
-                return tuple
-            case "collections", "OrderedDict":
-                return collections.OrderedDict
-        raise ForbiddenGlobalError(f"asks for {module}.{name}")
+    def __init__(self, archive: _Archive):
+        self._archive = archive
+        self._tensors: dict[str, LazyArray] = {}
+        self._dicts = 0
 
-    def persistent_load(self, pid: Any) -> _Storage:
-        # The one left out is the device that the tensor was on when it was saved.
-        kind, dtype, key, _, length = pid
-        if kind != "storage" or dtype not in DTYPES or not isinstance(key, str):
-            raise pickle.UnpicklingError("a storage of unknown kind")
-        return _Storage(dtype, key, _natural(length))
+    def collect(self, content: Any) -> dict[str, LazyArray]:
+        """All tensors; other values, and whatever is in lists, are left out."""
+        self._add(content, "", 0)
+        return self._tensors
 
+    def _add(self, node: Any, name: str, depth: int) -> None:
+        if isinstance(node, Strided):
+            if name in self._tensors:
+                raise ValueError(
+                    f"Two tensors are named {name}; rename one and save the file again."
+                )
+            self._tensors[name] = self._archive.tensor(node)
+        elif isinstance(node, dict):
+            self._check(name, depth)
+            for key, value in node.items():
+                self._add(value, f"{name}.{key}" if name else str(key), depth + 1)
 
-def _strided(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Strided:
-    # A pickle may call this with anything; what is not a storage and natural numbers ends here.
-    if not isinstance(storage, _Storage) or len(shape) != len(strides):
-        raise pickle.UnpicklingError("a tensor without storage or strides")
-    return _Strided(
-        storage, _natural(offset), tuple(map(_natural, shape)), tuple(map(_natural, strides))
-    )
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-def _natural(number: Any) -> int:
-    if not isinstance(number, int) or number < 0:
-        raise pickle.UnpicklingError(f"a size of {number!r}")
-    return number
-
-
-def _flatten(
-    node: Any, name: str, tensors: dict[str, LazyArray], archive: _Archive, depth: int = 0
-) -> None:
-    if isinstance(node, _Strided):
-        if name in tensors:
-            raise ValueError(f"Two tensors are named {name}; rename one and save the file again.")
-        tensors[name] = archive.tensor(node)
-    elif isinstance(node, dict):
-        if depth == _MAX_DEPTH:
-            raise ValueError(f"{name} nests more than {_MAX_DEPTH} dicts; save the tensors alone.")
-        for key, value in node.items():
-            _flatten(value, f"{name}.{key}" if name else str(key), tensors, archive, depth + 1)
+    def _check(self, name: str, depth: int) -> None:
+        if depth == _MAX_DEPTH or len(name) > _LONGEST_NAME:
+            raise ValueError(
+                f"{name[:80]} nests more than {_MAX_DEPTH} dicts, or has a name longer than "
+                f"{_LONGEST_NAME}; save the tensors alone."
+            )
+        # One dict may be there under two names; a tower of such dicts never ends.
+        self._dicts += 1
+        if self._dicts > _MOST_DICTS:
+            raise ValueError(
+                f"{name[:80]} is past {_MOST_DICTS} dicts, each counted as often as it is referred "
+                "to; save the tensors alone."
+            )
 
 
 def _not_a_zip(path: pathlib.Path) -> str:

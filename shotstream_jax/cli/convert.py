@@ -18,9 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from shotstream_jax.checkpoints.cast import cast_checkpoint
+from shotstream_jax.checkpoints.lora_source import LoRARequest
 from shotstream_jax.checkpoints.official import export_official, import_source, report_on
 from shotstream_jax.checkpoints.report import MatchReport
-from shotstream_jax.checkpoints.weight_sources import Source, find_source, is_checkpoint, with_lora
+from shotstream_jax.checkpoints.weight_sources import Source, find_source, is_checkpoint, with_loras
+from shotstream_jax.cli.options import LoRAFiles
 
 _Folder = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")]
 _File = Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")]
@@ -35,10 +37,13 @@ class Convert:
         with --to-official, or to store it again as another --dtype, a checkpoint folder.
       output: checkpoint folder to make.
       wan: folder with the networks that a file of one network lacks, and the tokenizer.
-      section: branch of a .pt file, by default generator where there is one; or generator_ema.
-      lora: LoRA file to merge into the transformer.
-      lora_alpha: alpha of the LoRA, which files do not tell; by default its rank.
-      keep_lora: store the LoRA beside the transformer instead of merging it.
+      section: branch of a file, as in generator_ema or model.diffusion_model; by default the one
+        that holds a network, or generator where several do.
+      variant: which files of a folder, as in fp16; by default those without one.
+      lora: LoRA file or peft folder to merge into the transformer, and how much of it (1); may be
+        given several times.
+      lora_alpha: alpha of the LoRA where the file tells none; by default its rank.
+      keep_lora: store the LoRAs beside the transformer instead of merging them.
       dtype: dtype to store, by default what the files have.
       to_official: file to write instead of a checkpoint folder (.pt, .pth or .safetensors).
       network: network that --to-official writes.
@@ -48,7 +53,8 @@ class Convert:
     output: Annotated[pathlib.Path | None, tyro.conf.arg(aliases=("-o",), metavar="FOLDER")] = None
     wan: _Folder = None
     section: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    lora: _File = None
+    variant: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    lora: LoRAFiles = ()
     lora_alpha: Annotated[float | None, tyro.conf.arg(metavar="ALPHA")] = None
     keep_lora: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     dtype: Literal["bfloat16", "float32"] | None = None
@@ -79,8 +85,10 @@ def convert(
         export_official(args.source, args.to_official, network=args.network, dtype=args.dtype)
         console.print(Text(f"Wrote {args.network} to {args.to_official}."))
     elif args.output is not None and args.dtype is not None and is_checkpoint(args.source):
-        if args.wan or args.section or args.lora:
-            raise ValueError(f"{args.source} is whole: leave out --wan, --section and --lora.")
+        if args.wan or args.section or args.variant or args.lora:
+            raise ValueError(
+                f"{args.source} is whole: leave out --wan, --section, --variant and --lora."
+            )
         cast_checkpoint(args.source, args.output, args.dtype)
         console.print(Text(f"Wrote {args.source} to {args.output} as {args.dtype}."))
     elif args.output is not None:
@@ -105,10 +113,11 @@ def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
     # Before the source is opened: matching the tensors of a large model takes a while.
     if output.exists():
         raise FileExistsError(f"{output} exists already; remove it or choose another place.")
-    source = find_source(args.source, base=args.wan, section=args.section)
+    source = find_source(args.source, base=args.wan, section=args.section, variant=args.variant)
     # Before the report: what is counted is what will be stored.
-    if args.lora is not None:
-        source = with_lora(source, args.lora, alpha=args.lora_alpha, keep=args.keep_lora)
+    if args.lora:
+        requests = [LoRARequest.parse(text) for text in args.lora]
+        source = with_loras(source, requests, alpha=args.lora_alpha, keep=args.keep_lora)
     # Names and shapes alone are read for it: what does not fit shows before any weight is read.
     console.print(render_reports(report_on(source, args.dtype), source))
     with console.status("Converting") as status:
@@ -129,13 +138,19 @@ def _check_options(args: Convert) -> None:
     """Raises: ValueError: options that do not belong together."""
     if (args.output is None) == (args.to_official is None):
         raise ValueError("Give either --output FOLDER or --to-official FILE, and not both.")
-    if args.to_official is not None and (args.wan or args.section or args.lora):
+    given = args.wan or args.section or args.variant or args.lora
+    if args.to_official is not None and given:
         raise ValueError(
-            "--to-official takes a checkpoint folder as it is, without --wan, --section or "
-            "--lora; convert with those into --output first."
+            "--to-official takes a checkpoint folder as it is, without --wan, --section, "
+            "--variant or --lora; convert with those into --output first."
         )
-    if args.lora is None and (args.keep_lora or args.lora_alpha is not None):
+    if not args.lora and (args.keep_lora or args.lora_alpha is not None):
         raise ValueError("--keep-lora and --lora-alpha say what to do with --lora; give that too.")
+    if args.lora_alpha is not None and (len(args.lora) > 1 or not args.lora_alpha > 0):
+        raise ValueError(
+            f"--lora-alpha {args.lora_alpha:g} is the alpha of one --lora, a number above 0; "
+            "give FILE:STRENGTH to weigh several."
+        )
 
 
 def _lines(report: MatchReport) -> Iterator[tuple[str, str, str]]:
@@ -149,6 +164,7 @@ def _lines(report: MatchReport) -> Iterator[tuple[str, str, str]]:
         ("missing", report.missing),
         ("unexpected", report.unexpected),
         ("shape", report.misshaped),
+        ("no float", report.not_floats),
     ):
         # All of them: the pattern in the names tells a wrong file from a wrong prefix.
         for key in keys:

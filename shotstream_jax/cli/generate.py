@@ -8,11 +8,18 @@ import pathlib
 import sys
 from typing import Annotated, Literal
 
+import jax
 import tyro
 from rich.console import Console
 from rich.text import Text
 
-from shotstream_jax.cli.options import Approximate, Dtype, open_named, read_story_for
+from shotstream_jax.cli.options import (
+    Approximate,
+    Dtype,
+    LoRAFiles,
+    open_named,
+    read_story_for,
+)
 from shotstream_jax.cli.progress_bar import ProgressBar, pace
 from shotstream_jax.data.closed_vocabulary import unknown_words
 from shotstream_jax.directing import filming
@@ -22,8 +29,9 @@ from shotstream_jax.directing.timings import FilmingProgress
 from shotstream_jax.files import local_path
 from shotstream_jax.model import Model, find_model
 from shotstream_jax.model_config import ModelConfig
+from shotstream_jax.perf.plan.fit import device_memory, fit_problem
 from shotstream_jax.rollout.teacher import SampleConfig
-from shotstream_jax.story import Story
+from shotstream_jax.story import Story, StoryError, StoryFile
 
 _COMPILING = "Compiling (kept for next time)"
 
@@ -43,6 +51,8 @@ class Generate:
       vae_apart: give the last device to the autoencoder alone; it decodes while the others film.
       approximate: film faster or in less memory, not quite the same: no-clean-pass, latent-context,
         int8-cache, int8-weights.
+      lora: LoRA file or peft folder to add to the transformer for this film, and how much of it
+        (1); may be given several times.
       role: what the transformer is: the causal student in few steps, or the bidirectional teacher
         in many.
       steps: of the teacher, 50 if not given.
@@ -73,6 +83,7 @@ class Generate:
     text_on_host: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     vae_apart: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     approximate: Approximate = ()
+    lora: LoRAFiles = ()
     role: Literal["student", "teacher"] = "student"
     steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     guidance: Annotated[float | None, tyro.conf.arg(metavar="X")] = None
@@ -105,7 +116,10 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     console = Console(stderr=True, quiet=args.json or args.quiet)
     folder, again, sample = local_path(args.output), _again(args), _teacher_sampling(args)
     source = find_model(args.checkpoint or args.preset)
-    story = _story(args, source.config)
+    file = _read_story(args, source.config)
+    story = file.story
+    for note in file.notes:
+        console.print(Text(str(note), "yellow"))
     # Story, options and folder before the weights, which take longest.
     check_folder(folder, resume=args.resume, overwrite=args.overwrite)
     for unknown in unknown_words(source.tokenizer, story):
@@ -117,6 +131,7 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
         text_on_host=args.text_on_host,
         vae_apart=args.vae_apart,
         approximate=args.approximate,
+        lora=args.lora,
     )
     _print_what_films(console, story, model)
     with ProgressBar(console, _COMPILING) as bar:
@@ -138,20 +153,27 @@ def generate(args: Annotated[Generate, tyro.conf.arg(name="")]) -> None:
     _print_summary(filmed, console, as_json=args.json)
 
 
-def _story(args: Generate, config: ModelConfig) -> Story:
+def _read_story(args: Generate, config: ModelConfig) -> StoryFile:
     """The story, with what the options say in place of what it says.
 
     Raises:
-      StoryError: a file that is no story, or a setting that no story may have.
+      StoryError: a file that is no story, a setting that no story may have, or a size that this
+        device has no memory for.
     """
     # With --only or --from, the seed is that of the one shot that gets a new take.
     seed = args.seed if args.only is None and args.from_shot is None else None
     changes = {"size": args.size, "fps": args.fps, "chunks": args.chunks, "seed": seed}
-    return read_story_for(args.story, config, **changes).story
+    file, device = read_story_for(args.story, config, **changes), jax.local_devices()[0]
+    problem = fit_problem(file, config, device_memory(device), device.platform)
+    if problem is not None:
+        raise StoryError([problem])
+    return file
 
 
 def _print_what_films(console: Console, story: Story, model: Model) -> None:
     console.print(Text(f"{story.title}: {_summary(story, model)}"))
+    for line in model.loras:
+        console.print(Text(f"{line}."))
     if model.networks.approximation.names:
         console.print(
             Text(f"Approximate: {', '.join(model.networks.approximation.names)}.", "yellow")
@@ -236,6 +258,7 @@ def _facts(args: Generate, model: Model) -> dict[str, object]:
         "config_digest": model.config.digest(),
         "dtype": model.networks.compute.dtype.__name__,
         "approximate": list(model.networks.approximation.names),
+        **({"lora": list(args.lora)} if args.lora else {}),
         "devices": len(model.networks.mesh.devices.flat) if model.networks.mesh else 1,
     }
 

@@ -16,6 +16,11 @@ from shotstream_jax.story import StoryFile, overridden, read_story, with_model_d
 Approximate = Annotated[tuple[ApproximationName, ...], tyro.conf.arg(metavar="NAME")]
 """Names of approximations, none by default."""
 
+LoRAFiles = Annotated[
+    tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE[:STRENGTH]")
+]
+"""LoRAs to add to the transformer, one an option: a second `--lora` must not replace the first."""
+
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 

@@ -78,6 +78,26 @@ def merge(params: Params, lora: Params, scale: float) -> Params:
     return params | {"blocks": blocks}
 
 
+def add_changes(params: Params, changes: Params) -> Params:
+    """Parameters with differences of whole leaves added, each computed in float32.
+
+    Leaves without a difference are passed on, not copied.
+
+    Raises:
+      ValueError: a difference of a leaf that is not in the network.
+    """
+    changed = dict(params)
+    for name, change in changes.items():
+        if name not in params:
+            raise ValueError(f"No {name} to change in this network; it has {', '.join(params)}.")
+        if isinstance(change, dict):
+            changed[name] = add_changes(params[name], change)
+        else:
+            leaf = params[name]
+            changed[name] = (leaf.astype(jnp.float32) + change).astype(leaf.dtype)
+    return changed
+
+
 def _add_product(
     kernel: Float[Array, "layer inputs outputs"], factors: Params, scale: float, target: LoRATarget
 ) -> Float[Array, "layer inputs outputs"]:

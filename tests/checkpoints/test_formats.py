@@ -10,9 +10,9 @@ import pytest
 from shotstream_jax.checkpoints.formats import (
     OFFICIAL_FORMATS,
     WEIGHT_FORMATS,
-    recognise,
     without_copies,
 )
+from shotstream_jax.checkpoints.network_search import find_network
 from shotstream_jax.checkpoints.tensors import LazyArray
 from shotstream_jax.models.configs import UMT5_XXL, WAN_1_3B, WAN_14B, WAN_VAE
 
@@ -49,7 +49,7 @@ def sizes_of(shapes, format_, settings=None) -> Any:
 @pytest.mark.parametrize("manifest", PUBLISHED)
 def test_published_files_are_recognised_and_measured(manifest):
     shapes = published(manifest)
-    format_ = recognise({name: unread(shape) for name, shape in shapes.items()}, manifest)
+    format_ = find_network({name: unread(shape) for name, shape in shapes.items()}, manifest).format
     assert (format_.name, sizes_of(shapes, format_)) == PUBLISHED[manifest]
 
 
@@ -58,21 +58,25 @@ def test_small_networks_are_measured_in_every_format(format_, sizes):
     config = sizes[format_.network]
     shapes = {name: mapping.shape for name, mapping in format_.names(config).items()}
     settings = {"num_heads": 2, "text_len": 7, "latents_mean": [0.5, -0.5], "latents_std": [1, 2]}
-    assert recognise({name: unread(shape) for name, shape in shapes.items()}, "x") is format_
+    tensors = {name: unread(shape) for name, shape in shapes.items()}
+    assert find_network(tensors, "x").format is format_
     assert sizes_of(shapes, format_, settings) == config
 
 
 def test_a_file_that_lacks_a_landmark_is_still_recognised():
     shapes = published("wan2_1_t2v_1_3b")
     del shapes["text_embedding.0.weight"]
-    assert recognise({name: unread(s) for name, s in shapes.items()}, "x") is WAN_DIT_FORMAT
+    tensors = {name: unread(shape) for name, shape in shapes.items()}
+    assert find_network(tensors, "x").format is WAN_DIT_FORMAT
     with pytest.raises(ValueError, match=r"no tensor text_embedding\.0\.weight"):
         sizes_of(shapes, WAN_DIT_FORMAT)
 
 
 def test_unknown_networks_are_refused_with_some_of_their_keys():
-    with pytest.raises(ValueError, match=r"film\.pt holds none .*4 tensors, .*: a, b, c\)"):
-        recognise({name: unread((1,)) for name in "abcd"}, "film.pt")
+    with pytest.raises(
+        ValueError, match=r"film\.pt holds none .*4 tensors, .*: a, b, c and 1 more\)"
+    ):
+        find_network({name: unread((1,)) for name in "abcd"}, "film.pt")
 
 
 def test_landmarks_of_other_shapes_are_refused():

@@ -225,7 +225,7 @@ def test_a_damaged_list_of_files_is_refused(checkpoint):
     with pytest.raises(ValueError, match=r"files\.json cannot be read"):
         load_network(checkpoint, "dit")
     listed.write_text("{}")
-    with pytest.raises(ValueError, match=r"files\.json lists no file of dit"):
+    with pytest.raises(ValueError, match=r"files\.json lists no file of config\.json"):
         load_network(checkpoint, "dit")
     listed.unlink()
     with pytest.raises(ValueError, match=r"files\.json cannot be read"):

@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from shotstream_jax.checkpoints.lora_source import LoRARequest
 from shotstream_jax.checkpoints.manager import load_network, read_config
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.names_vae import vae_names
@@ -15,7 +16,7 @@ from shotstream_jax.checkpoints.param_trees import build_params
 from shotstream_jax.checkpoints.report import PartialWeightsError
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.checkpoints.torch_writer import write_torch
-from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
+from shotstream_jax.checkpoints.weight_sources import find_source, with_loras
 from shotstream_jax.model_config import LoRAConfig, RolloutConfig
 
 FILES = {
@@ -120,8 +121,10 @@ def test_damage_found_on_the_way_leaves_nothing(wan_folder, tmp_path):
 
 def test_a_kept_lora_is_merged_on_the_way_back(wan_folder, lora_file, tmp_path):
     source = find_source(wan_folder)
-    import_source(with_lora(source, lora_file(), alpha=6.0, keep=True), tmp_path / "kept")
-    import_source(with_lora(source, lora_file(), alpha=6.0), tmp_path / "merged")
+    import_source(
+        with_loras(source, [LoRARequest(lora_file())], alpha=6.0, keep=True), tmp_path / "kept"
+    )
+    import_source(with_loras(source, [LoRARequest(lora_file())], alpha=6.0), tmp_path / "merged")
     assert read_config(tmp_path / "kept").lora == LoRAConfig(rank=2, alpha=6.0)
     assert load_network(tmp_path / "kept", "lora")["blocks"]["ffn"]["up"]["a"].shape == (3, 16, 2)
     for name in ("kept", "merged"):

@@ -14,7 +14,6 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shotstream_jax.checkpoints import torch_reader
 from shotstream_jax.checkpoints.torch_reader import DTYPES
 from shotstream_jax.checkpoints.torch_weights import open_weights
 from shotstream_jax.checkpoints.torch_writer import write_torch
@@ -159,12 +158,11 @@ def test_only_a_few_globals_are_known(pickled_file, name):
 
 
 def test_a_pickle_cannot_change_what_it_was_given(pickled_file):
-    before = dict(vars(torch_reader._strided)), torch_reader._strided.__defaults__
     function = b"ctorch._utils\n_rebuild_tensor_v2\n"
-    state = b"N}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86"
-    change = b"\x80\x02" + function + state + b"b."
-    refusal(pickled_file(change))
-    assert (dict(vars(torch_reader._strided)), torch_reader._strided.__defaults__) == before
+    state = b"N}X\x0c\x00\x00\x00__defaults__K\x01s\x86"
+    assert "attributes of what has none" in refusal(
+        pickled_file(b"\x80\x02" + function + state + b"b.")
+    )
 
 
 def test_a_tensor_cannot_reach_beyond_its_storage(torch_file, storage, strided):
@@ -239,7 +237,7 @@ def test_the_old_format_is_named(tmp_path):
     assert "torch.save it again" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version https://git-lfs"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"version 2"])
 def test_other_files_are_told_from_torch_files(tmp_path, content):
     path = tmp_path / "page.pt"
     path.write_bytes(content)

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
+from shotstream_jax.checkpoints.lora_source import LoRARequest
 from shotstream_jax.checkpoints.names_dit import dit_names
 from shotstream_jax.checkpoints.names_text import text_names
 from shotstream_jax.checkpoints.names_vae import vae_names
 from shotstream_jax.checkpoints.official import report_on
-from shotstream_jax.checkpoints.report import PartialWeightsError
 from shotstream_jax.checkpoints.torch_writer import write_torch
-from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
+from shotstream_jax.checkpoints.weight_sources import find_source, with_loras
 from shotstream_jax.model_config import LoRAConfig
 from shotstream_jax.models.configs import DiTConfig
 
@@ -168,10 +168,10 @@ def test_what_does_not_fit_is_in_the_report(wan_folder, random_tensors, sizes):
 
 def test_a_lora_is_merged_or_kept(wan_folder, lora_file):
     source = find_source(wan_folder)
-    kept = with_lora(source, lora_file(), alpha=4.0, keep=True)
+    kept = with_loras(source, [LoRARequest(lora_file())], alpha=4.0, keep=True)
     assert kept.networks["lora"].config == LoRAConfig(rank=2, alpha=4.0)
     assert kept.networks["dit"] is source.networks["dit"]
-    merged = with_lora(source, lora_file())
+    merged = with_loras(source, [LoRARequest(lora_file())])
     assert merged.networks.keys() == source.networks.keys()
     assert merged.networks["dit"].files[-1] == "lora.pt"
     name = "blocks.1.self_attn.v.weight"
@@ -182,19 +182,19 @@ def test_a_lora_is_merged_or_kept(wan_folder, lora_file):
 
 def test_a_lora_that_is_partial_or_of_nothing_is_refused(wan_folder, lora_file):
     broken = lora_file(drop="base_model.model.blocks.0.ffn.0.lora_A.weight", name="broken.pt")
-    with pytest.raises(PartialWeightsError, match=r"broken\.pt .* 1 missing \(blocks\.0\.ffn\.0"):
-        with_lora(find_source(wan_folder), broken)
+    with pytest.raises(ValueError, match=r"broken\.pt has base.*blocks\.0\.ffn\.0.* without the"):
+        with_loras(find_source(wan_folder), [LoRARequest(broken)])
     with pytest.raises(ValueError, match="the source holds none"):
-        with_lora(find_source(next(wan_folder.glob("*VAE.pth"))), lora_file())
+        with_loras(find_source(next(wan_folder.glob("*VAE.pth"))), [LoRARequest(lora_file())])
     with pytest.raises(ValueError, match="is no LoRA file"):
-        with_lora(find_source(wan_folder), next(wan_folder.glob("*VAE.pth")))
+        with_loras(find_source(wan_folder), [LoRARequest(next(wan_folder.glob("*VAE.pth")))])
 
 
 def test_a_partial_base_is_reported_with_a_lora_too(wan_folder, lora_file, random_tensors, sizes):
     tensors = random_tensors(dit_names(sizes["dit"]))
     lost = "blocks.1.self_attn.q.weight"
     write_torch(wan_folder / "partial.pt", {k: v for k, v in tensors.items() if k != lost})
-    source = with_lora(find_source(wan_folder / "partial.pt"), lora_file())
+    source = with_loras(find_source(wan_folder / "partial.pt"), [LoRARequest(lora_file())])
     assert report_on(source)["dit"].missing == (lost,)
 
 

@@ -108,13 +108,26 @@ def test_a_checkpoint_becomes_an_official_file(film, tmp_path):
 
 
 def test_a_lora_is_merged_or_kept(film, lora, tmp_path):
-    run(source=film, lora=lora, lora_alpha=1.0, output=tmp_path / "merged")
+    run(source=film, lora=(str(lora),), lora_alpha=1.0, output=tmp_path / "merged")
     run(source=tmp_path / "merged", to_official=tmp_path / "merged.safetensors")
     kernel = open_weights(tmp_path / "merged.safetensors")["blocks.1.self_attn.q.weight"]
     np.testing.assert_array_equal(kernel, np.ones((128, 128)))
-    said = run(source=film, lora=lora, keep_lora=True, output=tmp_path / "kept")
+    said = run(source=film, lora=(str(lora),), keep_lora=True, output=tmp_path / "kept")
     assert "LoRA factors, lora.pt" in said
     assert read_config(tmp_path / "kept").lora == LoRAConfig(rank=2, alpha=2.0)
+
+
+def test_several_loras_weigh_in_and_are_said(film, lora, tmp_path):
+    """Kind: what was scaled is printed, and a second --lora does not replace the first."""
+    said = run(source=film, lora=(str(lora), f"{lora}:-0.5"), output=tmp_path / "two")
+    assert "2 of 2 layers, 2 kernels, rank 2, alpha 2, scale 1, strength -0.5" in " ".join(
+        said.split()
+    )
+    run(source=tmp_path / "two", to_official=tmp_path / "two.safetensors")
+    kernel = open_weights(tmp_path / "two.safetensors")["blocks.1.self_attn.q.weight"]
+    np.testing.assert_array_equal(kernel, np.ones((128, 128)))  # (1 - 0.5) * 2
+    with pytest.raises(ValueError, match="alpha of one --lora"):
+        run(source=film, lora=(str(lora),) * 2, lora_alpha=1.0, output=tmp_path / "three")
 
 
 def test_every_key_that_does_not_fit_is_printed_before_the_refusal(film, tmp_path):
@@ -185,7 +198,7 @@ def missing(path: pathlib.Path) -> None:
 
 
 def unexpected(path: pathlib.Path) -> None:
-    write_torch(path, zeros(dit_names(DIT)) | {"img_emb.proj.0.weight": np.zeros(2, np.float32)})
+    write_torch(path, zeros(dit_names(DIT)) | {"other_emb.0.weight": np.zeros(2, np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -197,7 +210,7 @@ def unexpected(path: pathlib.Path) -> None:
         (legacy, "old format"),
         (misshapen, "1 of another shape (head.modulation [2, 128] for [1, 2, 128])"),
         (missing, "1 missing (blocks.1.norm3.bias)"),
-        (unexpected, "1 unexpected (img_emb.proj.0.weight)"),
+        (unexpected, "1 unexpected (other_emb.0.weight)"),
         (pathlib.Path.unlink, "There is no file"),
     ],
 )

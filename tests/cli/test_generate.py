@@ -710,3 +710,12 @@ def test_the_teacher_films_too_and_goes_on_with_its_own_films_only(
 )
 def test_options_of_the_other_role_are_refused(three_shots, refused, tmp_path, options, said):
     assert said in refused("generate", three_shots[0], "-o", tmp_path / "film", *options)
+
+
+def test_a_lora_that_is_not_there_is_said_before_any_weights_are_read(refused, story, tmp_path):
+    """Kind: --lora when filming, with a strength; messages say what is there."""
+    said = refused("generate", story, "-o", tmp_path / "film", "--lora", tmp_path / "no.pt:0.5")
+    assert f"There is no LoRA {tmp_path / 'no.pt'}" in said
+    assert "FILE:STRENGTH" in refused(
+        "generate", story, "-o", tmp_path / "film", "--lora", tmp_path / "no.pt:much"
+    )

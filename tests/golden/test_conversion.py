@@ -9,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from shotstream_jax.checkpoints.lora_source import LoRARequest
 from shotstream_jax.checkpoints.manager import load_network, read_config
 from shotstream_jax.checkpoints.official import export_official, import_source
 from shotstream_jax.checkpoints.torch_weights import open_weights
-from shotstream_jax.checkpoints.weight_sources import find_source, with_lora
+from shotstream_jax.checkpoints.weight_sources import find_source, with_loras
 
 RELEASE = "shotstream_tiny.pt"
 TRANSFORMER, VAE = "dit.safetensors", "Wan2.1_VAE.pth"
@@ -108,8 +109,11 @@ def test_a_converted_transformer_is_the_recorded_one(checkpoint, dit_params):
 def test_lora_weights_merge_as_recorded(golden, wan, tmp_path, agree, keep):
     recorded = golden.arrays("lora_golden")
     source = find_source(golden.path(RELEASE), base=wan)
-    adapted = with_lora(
-        source, golden.path("lora_tiny.pt"), alpha=float(recorded["alpha"]), keep=keep
+    adapted = with_loras(
+        source,
+        [LoRARequest(golden.path("lora_tiny.pt"))],
+        alpha=float(recorded["alpha"]),
+        keep=keep,
     )
     import_source(adapted, tmp_path / "film")
     export_official(tmp_path / "film", tmp_path / "merged.safetensors")

@@ -82,6 +82,16 @@ def test_any_shot_can_be_filmed_again_and_the_film_goes_on(networks, story, data
     assert np.abs(later[0] - first[redone]).max() > 1e-2
 
 
+def test_a_take_of_several_chunks_is_replayed_whole_before_it_goes_on(networks):
+    """Each chunk's clean pass is put off when replaying, and none of them may be forgotten."""
+    story = story_of(Shot(caption="a", chunks=3), Shot(caption="b", transition="continue"))
+    plans = plan_story(networks, story)
+    first, going_on = film_all(networks, story)
+    camera = Camera(networks, SIZE)
+    list(camera.replay(plans[0], jnp.asarray(first)))
+    np.testing.assert_array_equal(latents_of(camera.film(plans[1])), going_on)
+
+
 def test_noise_belongs_to_the_shots_id_take_and_chunk(networks):
     one, two = (Shot(caption="a", id=name) for name in ("one", "two"))
     new = Shot(caption="b", id="new")
