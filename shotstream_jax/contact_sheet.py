@@ -82,9 +82,16 @@ class ContactRow:
         seed: int,
         columns: int = COLUMNS,
     ) -> "ContactRow":
-        """A row with copies of the frames that a sheet of `columns` shows, and no others."""
-        shown = list(spread_frames(0, len(film) - 1, min(columns, len(film))))
-        return cls(label=label, caption=caption, seed=seed, frames=film[shown])
+        """A row with copies of the frames that a sheet of `columns` shows, and no others.
+
+        Frames larger than a tile are copied at a tile's size: the rows of a long film at full size
+        would otherwise take 7 MB a shot.
+        """
+        shown = film[list(spread_frames(0, len(film) - 1, min(columns, len(film))))]
+        tile = _tile_size(film.shape[1], film.shape[2])
+        if tile[0] < film.shape[2]:
+            shown = np.stack([np.asarray(_scaled(frame, tile)) for frame in shown])
+        return cls(label=label, caption=caption, seed=seed, frames=shown)
 
 
 def contact_sheet(
@@ -127,7 +134,9 @@ def save_png(image: Image.Image, path: pathlib.Path | str) -> None:
       OSError: no room.
     """
     with atomic_file(pathlib.Path(path)) as temporary:
-        image.save(temporary, format="PNG", optimize=True)
+        # Not optimised: searching for the best filters took as long as filming the miniature's
+        # story, for a file a few per cent smaller.
+        image.save(temporary, format="PNG")
 
 
 def wrap_text(text: str, font: _Font, width: int, lines: int) -> tuple[str, ...]:

@@ -68,6 +68,15 @@ class TestSheet:
         sheet = contact_sheet([row(shaded(3, 480, 832))], title="A film", columns=3)
         assert sheet.width == 3 * 192 + 2 * 8 + 2 * 36
 
+    def test_a_row_of_a_large_film_holds_tiles_and_shows_the_same(self):
+        """Kind: the rows of a long film at full size took memory that grew with every shot."""
+        film = np.random.default_rng(0).integers(0, 256, (9, 240, 416, 3), dtype=np.uint8)
+        words = {"label": "s1", "caption": "It sits.", "seed": 7}
+        small = ContactRow.of_film(film, **words)
+        assert small.frames.nbytes < film[:6].nbytes / 4
+        sheets = [contact_sheet([made], title="A film") for made in (small, row(film))]
+        np.testing.assert_array_equal(*map(np.asarray, sheets))
+
     def test_title_badge_label_caption_and_seed_are_all_drawn(self):
         plain = {"title": "A", "badge": ""}
         words = {"label": "a", "caption": "b", "seed": 1}

@@ -56,7 +56,7 @@ def missing_files(text: str) -> list[str]:
     for name, member in _FILE.findall(text):
         path = find_file(name)
         if path is None:
-            missing += [] if name in MADE else [name]
+            missing += [] if pathlib.PurePath(name).name in MADE else [name]
         elif member and path.suffix == ".py" and member.rstrip(".") not in defined_in(path):
             missing.append(f"{name}:{member}")
     return missing
