@@ -26,7 +26,7 @@ VideoFrames = UInt8[Array, "video_frame height width 3"]
 """RGB in [0, 255]."""
 
 HostFrames = UInt8[np.ndarray, "video_frame height width 3"]
-HostLatents = Float[np.ndarray, "batch frame row col chan"]
+TakeLatents = Float[np.ndarray, "batch frame row col chan"]
 """The same in host memory."""
 
 Timesteps = Float[Array, "batch #frame"]
@@ -46,7 +46,6 @@ __all__ = [
     "Bool",
     "Float",
     "HostFrames",
-    "HostLatents",
     "Index",
     "Int",
     "Key",
@@ -54,6 +53,7 @@ __all__ = [
     "Params",
     "Pixels",
     "PyTree",
+    "TakeLatents",
     "Text",
     "Timesteps",
     "UInt8",

@@ -40,7 +40,7 @@ from shotstream_jax.directing.video import concatenate, read_video
 from shotstream_jax.files import atomic_file
 from shotstream_jax.story import ShotPlan, Story, dump_story
 from shotstream_jax.strict_json import brief
-from shotstream_jax.typing import HostLatents
+from shotstream_jax.typing import TakeLatents
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class FilmFolder:
             size=self.story.defaults.size,
         )
 
-    def latents(self, plan: ShotPlan) -> HostLatents:
+    def latents(self, plan: ShotPlan) -> TakeLatents:
         """Latents of a finished shot.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Files of finished shots, read as if anybody could have written them: bounded, and checked first.
+"""Files of finished shots, read as those of a stranger: bounded, and checked before use.
 
 A film folder may have been fetched from elsewhere, or be damaged. Sizes are compared before memory
 is asked for, nothing is unpickled, and what a shot's plan says of its files must hold.
@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from shotstream_jax.directing.folder_contents import FilmFolderError
 from shotstream_jax.files import atomic_file
 from shotstream_jax.strict_json import brief, load_object
-from shotstream_jax.typing import HostLatents
+from shotstream_jax.typing import TakeLatents
 
 # A plan has six context frames with a caption each, a manifest a line a shot: some kilobytes.
 _LARGEST_JSON = 4 << 20
@@ -71,7 +71,7 @@ def check_file(path: pathlib.Path, facts: object) -> None:
         raise FilmFolderError(f"{path} is damaged or another file: its checksum is not the shot's")
 
 
-def write_latents(path: pathlib.Path, latents: HostLatents) -> None:
+def write_latents(path: pathlib.Path, latents: TakeLatents) -> None:
     """Write the latents of a shot.
 
     Raises:
@@ -82,7 +82,7 @@ def write_latents(path: pathlib.Path, latents: HostLatents) -> None:
         np.savez(file, latents=latents)
 
 
-def read_latents(path: pathlib.Path, shape: tuple[int, ...]) -> HostLatents:
+def read_latents(path: pathlib.Path, shape: tuple[int, ...]) -> TakeLatents:
     """Latents of a finished shot, which must be finite float32 of the shape that its plan gives.
 
     Raises:
@@ -97,7 +97,7 @@ def read_latents(path: pathlib.Path, shape: tuple[int, ...]) -> HostLatents:
         raise FilmFolderError(f"{path} is damaged ({error})") from error
 
 
-def _read_array(archive: zipfile.ZipFile, shape: tuple[int, ...]) -> HostLatents:
+def _read_array(archive: zipfile.ZipFile, shape: tuple[int, ...]) -> TakeLatents:
     if archive.namelist() != [_ARRAY]:
         raise ValueError(f"holds {brief(archive.namelist())} and not {_ARRAY} alone")
     member = archive.getinfo(_ARRAY)
