@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from shotstream_jax.train.stages.base import BaseTraining
 from tests.train.by_hand import (
@@ -21,6 +22,9 @@ from tests.train.by_hand import (
     sigmas,
     step_keys,
 )
+
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
 
 SEED = 3
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from shotstream_jax.data.shards import Shards
 from shotstream_jax.train.stages.causal_init import CausalInitTraining
@@ -25,6 +26,9 @@ from tests.train.by_hand import (
     step_keys,
     velocity,
 )
+
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
 
 SEED, PAIRS_SEED, PAIRS = 2, 3, 4
 CHUNKS, LEVELS = FRAMES // CHUNK, 2

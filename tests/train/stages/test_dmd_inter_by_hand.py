@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from shotstream_jax.models.vae import decode, encode_images
 from shotstream_jax.train.objectives.dmd import DMDConfig
@@ -30,6 +31,9 @@ from tests.train.stages.distillation_by_hand import (
     exit_step_of,
     generator_sample,
 )
+
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
 
 SEED, RANK, ALPHA = 5, 2, 6.0
 

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 
 from shotstream_jax.train.objectives.dmd import DMDConfig
 from shotstream_jax.train.stages.dmd_intra import IntraShotTraining
@@ -23,6 +24,9 @@ from tests.train.stages.distillation_by_hand import (
     exit_step_of,
     generator_sample,
 )
+
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
 
 SEED = 5
 

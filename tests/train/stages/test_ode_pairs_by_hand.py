@@ -5,9 +5,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from shotstream_jax.train.stages.ode_pairs import OdePairs
 from tests.train.by_hand import CLIP, FILMS, SHIFT, SHOTS, shot_of, velocity
+
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
 
 SEED, STEPS, GUIDANCE = 3, 4, 3.0
 NUMBERS = (0, 3, 6)

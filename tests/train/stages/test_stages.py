@@ -26,6 +26,9 @@ from shotstream_jax.train.stages import ode_pairs
 from tests.train import miniature
 from tests.train.miniature import HEIGHT, SHOTS, STAGES, VIDEO_FRAMES, WIDTH
 
+# On one worker: it takes minutes to train all stages, once.
+pytestmark = pytest.mark.xdist_group("trained")
+
 MAKINGS = (miniature.latents, miniature.pairs)
 TRAININGS = tuple(stage for stage in STAGES if stage not in MAKINGS)
 

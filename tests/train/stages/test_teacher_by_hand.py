@@ -21,6 +21,9 @@ from tests.train.by_hand import (
     step_keys,
 )
 
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
+
 SEED = 5
 
 

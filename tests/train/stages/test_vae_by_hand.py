@@ -13,6 +13,9 @@ from shotstream_jax.train.stages.clips import Phase
 from tests.train import miniature
 from tests.train.by_hand import LINEAR, Run, assert_moved, step_keys
 
+# On one worker: its films and checkpoints are made once.
+pytestmark = pytest.mark.xdist_group("by hand")
+
 SEED, EDGES, DIVERGENCE, MOTION = 5, 0.5, 0.25, 2.0
 MEASURED = dataclasses.replace(
     miniature.VAE, latent_mean=(0.5,) * miniature.CHANNELS, latent_std=(2.0,) * miniature.CHANNELS
