@@ -83,10 +83,10 @@ def find_files(
       ValueError: a folder of another kind, or several variants of which none was chosen.
     """
     if not path.is_dir():
-        what = (
-            f"{path} is a file and not a folder" if path.exists() else f"There is no folder {path}"
-        )
-        raise FileNotFoundError(f"{what}; give the folder that holds all networks.")
+        advice = "give the folder that holds all networks"
+        if path.exists():
+            raise NotADirectoryError(f"{path} is a file and not a folder; {advice}.")
+        raise FileNotFoundError(f"There is no folder {path}; {advice}.")
     found = {layout.name: _choices(path, layout) for layout in _LAYOUTS}
     # The kind with most files, so that an incomplete folder is reported by what it lacks.
     layout = max(_LAYOUTS, key=lambda layout: len(found[layout.name]))

@@ -1,5 +1,6 @@
 """Folders and files of weights are found whole, and whatever is missing is named."""
 
+import dataclasses
 import json
 import shutil
 
@@ -14,7 +15,6 @@ from shotstream_jax.checkpoints.official import report_on
 from shotstream_jax.checkpoints.torch_writer import write_torch
 from shotstream_jax.checkpoints.weight_sources import find_source, with_loras
 from shotstream_jax.model_config import LoRAConfig
-from shotstream_jax.models.configs import DiTConfig
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_diffusers_folder_holds_everything(diffusers_folder, sizes):
     found = sizes_of(find_source(diffusers_folder))
     assert (found["vae"], found["text"]) == (sizes["vae"], sizes["text"])
     # Diffusers does not say how long captions are.
-    assert found["dit"] == DiTConfig(**(vars(sizes["dit"]) | {"text_tokens": 512}))
+    assert found["dit"] == dataclasses.replace(sizes["dit"], text_tokens=512)
     assert all(report.whole for report in report_on(find_source(diffusers_folder)).values())
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from shotstream_jax.data import encode
 from shotstream_jax.data.encode import CaptionCache, text_encoder_fn
 from shotstream_jax.data.tokenizer import word_tokenizer
 from shotstream_jax.models.configs import TextEncoderConfig
@@ -105,11 +106,20 @@ def test_a_caption_is_encoded_alike_alone_and_in_company(params):
     assert (together[1] == alone[0]).all()
 
 
-def test_one_program_serves_all_captions(params):
-    encode = text_encoder_fn(params, CONFIG, TOKENIZER, text_tokens=16)
-    encode(["a"])
-    with jax.no_tracing():
-        encode(["a red fox runs", "red"])
+def test_one_program_serves_all_captions(params, monkeypatch):
+    shapes, real = [], encode.encode_caption_tokens
+
+    def noted(params, config, ids, mask, *, dtype):
+        shapes.append((ids.shape, mask.shape, config, dtype))
+        return real(params, config, ids, mask, dtype=dtype)
+
+    monkeypatch.setattr(encode, "encode_caption_tokens", noted)
+    encoder = text_encoder_fn(params, CONFIG, TOKENIZER, text_tokens=16)
+    encoder(["a"])
+    encoder(["a red fox runs", "red"])
+    # What a program is compiled for; captions of other lengths are padded to it.
+    assert len(shapes) == 3
+    assert len(set(shapes)) == 1
 
 
 def test_the_number_format_is_asked_for(params):
