@@ -34,6 +34,21 @@ def report_on(source: Source, dtype: DTypeLike | None = None) -> dict[str, Match
     return {name: compare(part.table, part.tensors, cast) for name, part in source.networks.items()}
 
 
+def refuse_misfits(source: Source) -> None:
+    """See that the networks of a source meet at equal widths, as those of one release do.
+
+    Raises:
+      ValueError: networks that do not fit one another, with both widths.
+    """
+    check_fit(
+        {
+            name: part.config
+            for name, part in source.networks.items()
+            if not isinstance(part.config, LoRAConfig)
+        }
+    )
+
+
 def import_source(
     source: Source,
     folder: pathlib.Path,
@@ -51,15 +66,8 @@ def import_source(
     Raises:
       FileExistsError: something is at `folder` already.
       PartialWeightsError: a network is not filled exactly; nothing was written.
-      ValueError: networks that do not fit one another, or values that are not finite.
+      ValueError: values that are not finite.
     """
-    check_fit(
-        {
-            name: part.config
-            for name, part in source.networks.items()
-            if not isinstance(part.config, LoRAConfig)
-        }
-    )
     # All networks are matched before the first is written: converting takes minutes.
     reports = report_on(source, dtype)
     for name, report in reports.items():

@@ -19,7 +19,12 @@ from rich.text import Text
 
 from shotstream_jax.checkpoints.cast import cast_checkpoint
 from shotstream_jax.checkpoints.lora_source import LoRARequest
-from shotstream_jax.checkpoints.official import export_official, import_source, report_on
+from shotstream_jax.checkpoints.official import (
+    export_official,
+    import_source,
+    refuse_misfits,
+    report_on,
+)
 from shotstream_jax.checkpoints.report import MatchReport
 from shotstream_jax.checkpoints.weight_sources import Source, find_source, is_checkpoint, with_loras
 from shotstream_jax.cli.options import LoRAFiles
@@ -118,6 +123,7 @@ def _import(args: Convert, output: pathlib.Path, console: Console) -> None:
     if args.lora:
         requests = [LoRARequest.parse(text) for text in args.lora]
         source = with_loras(source, requests, alpha=args.lora_alpha, keep=args.keep_lora)
+    refuse_misfits(source)
     # Names and shapes alone are read for it: what does not fit shows before any weight is read.
     console.print(render_reports(report_on(source, args.dtype), source))
     with console.status("Converting") as status:

@@ -242,7 +242,7 @@ def _film_shots(
 
 
 def _refuse_not_finite(piece: FilmedChunk) -> None:
-    if not piece.finite:
+    if not all(piece.finite):
         raise NotFiniteError(
             f"Shot {piece.plan.index + 1}, chunk {piece.chunk + 1}: latents or pixels are NaN or "
             "infinite, so filming stops; shots before it are kept. Check the weights (`shotstream "

@@ -6,7 +6,7 @@ so that a profiler can time the stages of the rollout by name.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -22,7 +22,7 @@ from shotstream_jax.models.vae_layers import ConvImpl, pixels_to_frames
 from shotstream_jax.rollout import approximate, chunk, merged, shot
 from shotstream_jax.rollout.networks import Networks
 from shotstream_jax.sharding import cache_shardings, replicated, split_rows
-from shotstream_jax.typing import Array, Bool, Float, Latents, Params, Pixels, UInt8
+from shotstream_jax.typing import Array, Float, Latents, Params, Pixels, UInt8
 
 Part = Literal[
     "text",
@@ -127,12 +127,6 @@ def to_video(
     """Pixels of video frames as 8-bit colours."""
     # On the device, so that a quarter of the bytes of float32 pixels cross to the host.
     return pixels_to_frames(pixels)
-
-
-@jax.jit
-def all_finite(arrays: Sequence[Array]) -> Bool[Array, ""]:
-    """Whether no number of some arrays is NaN or infinite."""
-    return jnp.stack([jnp.isfinite(array).all() for array in arrays]).all()
 
 
 def to_vae(networks: Networks, x: Float[Array, "batch frame row col chan"]) -> Array:

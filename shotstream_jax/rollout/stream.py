@@ -11,13 +11,14 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from shotstream_jax.rollout.chunk import ChunkNoise
 from shotstream_jax.rollout.engine import Engine
 from shotstream_jax.rollout.networks import Networks
-from shotstream_jax.rollout.programs import Run, all_finite, no_profile
+from shotstream_jax.rollout.programs import Run, no_profile
 from shotstream_jax.rollout.shot_state import DecodedChunk, PartFrames, ShotState
 from shotstream_jax.story import (
     ContextPolicy,
@@ -45,14 +46,14 @@ class FilmedChunk:
       chunk: number within the take.
       latents: its latent frames.
       parts: its video frames, those of each latent frame apart; computed in the background.
-      finite: whether no latent and no pixel is NaN or infinite; 8-bit frames cannot tell.
+      finite: of latents and of each part's pixels: whether none is NaN or infinite.
     """
 
     plan: ShotPlan
     chunk: int
     latents: Latents
     parts: tuple[PartFrames, ...]
-    finite: Bool[Array, ""]
+    finite: tuple[Bool[Array, ""], ...]
 
     @property
     def frames(self) -> HostFrames:
@@ -220,7 +221,7 @@ class Camera:
             chunk=number,
             latents=chunk.latents,
             parts=chunk.parts,
-            finite=all_finite((chunk.latents, *chunk.pixels)),
+            finite=tuple(_is_finite(array) for array in (chunk.latents, *chunk.pixels)),
         )
 
     def _store(self, plan: ShotPlan, number: int, chunk: DecodedChunk) -> None:
@@ -331,3 +332,11 @@ def context_sources(plans: Sequence[ShotPlan]) -> frozenset[TakeFrame]:
 def joined(parts: Sequence[PartFrames]) -> HostFrames:
     """Video frames of a chunk in host memory; waits for them."""
     return np.concatenate([np.asarray(part) for part in parts])
+
+
+# Not one of the programs that film, which are timed and planned: it reads a chunk once. An array at
+# a time, since latents and pixels may be on different devices.
+@jax.jit
+def _is_finite(array: Array) -> Bool[Array, ""]:
+    """Whether no number of an array is NaN or infinite."""
+    return jnp.isfinite(array).all()

@@ -480,7 +480,7 @@ def test_a_chunk_that_is_not_finite_ends_filming_and_keeps_shots(
 
     def broken(self, plan, **how):
         for piece in real(self, plan, **how):
-            yield dataclasses.replace(piece, finite=jnp.asarray(plan.index == 0))
+            yield dataclasses.replace(piece, finite=(jnp.asarray(plan.index == 0),))
 
     monkeypatch.setattr(Camera, "film", broken)
     assert "Shot 2, chunk 1" in refused("generate", story, "-o", folder)
